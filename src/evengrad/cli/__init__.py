@@ -1,0 +1,5 @@
+"""Arguments -> calls -> exit code; no logic."""
+
+from evengrad.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,246 @@
+"""The command line: `evengrad check stuck.py:experiment`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evengrad.errors import EvengradError, ForwardError, InputError, unknown
+from evengrad.types import SEVERITIES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from evengrad.report import Report
+
+app = typer.Typer(
+    name="evengrad",
+    help="Sees how activations and gradients flow through a deep network, explains why they vanish, explode, die or saturate, fixes the network and proves the fix.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Target = Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="File and the name of the Experiment in it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Device = Annotated[str | None, typer.Option(help="Device to use, such as cpu or cuda.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Write the HTML report there, too.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights, data order and dropout.")]
+FailOn = Annotated[str, typer.Option(help="Exit with 1 from this severity on: error, warning or note.")]
+Select = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to look for; may be repeated.")]
+Ignore = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to leave out; may be repeated.")]
+Seconds = Annotated[float | None, typer.Option(help="Wall-clock budget in seconds.")]
+
+
+def main() -> None:
+    """Runs the command line; errors that evengrad raises on purpose end with exit code 2 and no traceback of ours."""
+    try:
+        app()
+    except EvengradError as error:
+        if isinstance(error, ForwardError) and error.__cause__ is not None:
+            cause = error.__cause__
+            traceback.print_exception(type(cause), cause, cause.__traceback__)
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@app.command()
+def check(
+    target: Target,
+    json: AsJson = False,
+    output: Output = None,
+    device: Device = None,
+    seed: Seed = 0,
+    fail_on: FailOn = "warning",
+    select: Select = None,
+    ignore: Ignore = None,
+    causes: Annotated[bool, typer.Option(help="Look for causes by experiment on a copy.")] = True,
+) -> None:
+    """Look at one batch before training: signals by layer, findings, causes, chance to train."""
+    _known_severity(fail_on)
+    from evengrad.cli.load import load_experiment
+    from evengrad.examine import check_rig
+    from evengrad.judge import chosen_rules
+    from evengrad.training import build, first_batch
+
+    rules = chosen_rules(None, select, ignore)
+    rig = build(load_experiment(target, device), seed)
+    report = check_rig(rig, first_batch(rig), rules, causes=causes, name=_shown(target))
+    _show(report, json, output)
+    _exit_by_findings(report, fail_on)
+
+
+@app.command()
+def diagnose(
+    target: Target,
+    json: AsJson = False,
+    output: Output = None,
+    device: Device = None,
+    seed: Seed = 0,
+    fail_on: FailOn = "warning",
+    select: Select = None,
+    ignore: Ignore = None,
+    max_seconds: Seconds = None,
+) -> None:
+    """Train once with every layer watched, and judge the whole run."""
+    _known_severity(fail_on)
+    from evengrad.cli.load import load_experiment
+    from evengrad.examine import diagnose_run
+    from evengrad.judge import chosen_rules
+
+    rules = chosen_rules(None, select, ignore)
+    experiment = load_experiment(target, device)
+    with _progress(json) as say:
+        say("training once, every layer watched")
+        report, _ = diagnose_run(experiment, rules, seed=seed, max_seconds=max_seconds, name=_shown(target))
+    _show(report, json, output)
+    _exit_by_findings(report, fail_on)
+
+
+@app.command()
+def fix(
+    target: Target,
+    json: AsJson = False,
+    output: Output = None,
+    device: Device = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds that each change is tried on.")] = 3,
+    max_seconds: Seconds = None,
+    max_remedies: Annotated[int, typer.Option(min=1, help="Largest number of changes in a set.")] = 3,
+) -> None:
+    """Find the smallest change that provably works, by trials over seeds, and show it as code."""
+    from evengrad.cli.load import load_experiment
+    from evengrad.repair import fix as run
+
+    experiment = load_experiment(target, device)
+    with _progress(json) as say:
+        result = run(experiment, seeds=seeds, max_seconds=max_seconds, max_remedies=max_remedies, progress=say, name=_shown(target))
+    _show(result.report, json, output)
+    raise typer.Exit(0 if result.verdict in {"fixed", "nothing_wrong"} else 1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="Where the report goes.")] = Path("evengrad-demo.html"),
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds that each change is tried on.")] = 3,
+) -> None:
+    """Two networks that do not train, on real data: found, explained, fixed, proved. Writes an HTML report."""
+    from evengrad.cli.demo import run
+
+    _writable(output)
+    with _progress(False) as say:
+        reports = run(seeds=seeds, progress=say)
+    from evengrad.report.html import write_many
+    from evengrad.report.text import render
+
+    console = _console()
+    for report in reports:
+        render(report, console)
+        console.print()
+    path = write_many(reports, output, title="evengrad demo: two networks that do not train")
+    console.print(f"report: {path.resolve()}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor(json: AsJson = False) -> None:
+    """Show what this installation can do, and what is missing."""
+    from evengrad.cli.doctor import findings_of_installation, render
+
+    found = findings_of_installation()
+    if json:
+        import json as encoder
+
+        print(encoder.dumps(found, indent=2))
+    else:
+        render(found, _console())
+
+
+@app.command()
+def rules(json: AsJson = False) -> None:
+    """List what is looked for."""
+    from evengrad.rules import discovered
+
+    if json:
+        import json as encoder
+
+        print(encoder.dumps({c: {"title": r.title, "symptom": r.symptom, "causes": r.causes} for c, r in discovered().items()}, indent=2))
+        return
+    for code, rule in discovered().items():
+        print(f"{code}  {rule.title}")
+
+
+@app.command()
+def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="Code of a rule, such as VAN001.")]) -> None:
+    """Tell what a finding means, why it happens and what helps."""
+    from evengrad.cli.explain import explanation
+    from evengrad.rules import discovered
+
+    known = discovered()
+    if code.upper() not in known:
+        raise unknown("rule", code, known)
+    print(explanation(known[code.upper()]))
+
+
+def _show(report: Report, json: bool, output: Path | None) -> None:
+    if output is not None:
+        _writable(output)
+        path = report.to_html(output)
+        print(f"report: {path.resolve()}", file=sys.stderr)
+    if json:
+        print(report.to_json())
+    else:
+        from evengrad.report.text import render
+
+        render(report, _console())
+
+
+def _exit_by_findings(report: Report, fail_on: str) -> None:
+    bad = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
+    raise typer.Exit(1 if any(f.severity in bad for f in report.findings) else 0)
+
+
+def _known_severity(name: str) -> None:
+    if name not in SEVERITIES:
+        raise unknown("severity", name, SEVERITIES)
+
+
+def _writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {str(path.parent)!r} to write {path.name} into")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{str(path)!r} cannot be written")
+
+
+def _shown(target: str) -> str:
+    file, _, name = target.partition(":")
+    return f"{Path(file).name}:{name or 'experiment'}"
+
+
+def _console(**options: Any) -> Console:
+    from rich.console import Console
+
+    return Console(**options)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A spinner with the current step on a terminal, plain lines on stderr otherwise."""
+    console = _console(stderr=True)
+    if quiet:
+        yield lambda line: None
+    elif console.is_terminal:
+        from rich.markup import escape
+
+        with console.status("starting") as status:
+            yield lambda line: status.update(escape(line))
+    else:
+        yield lambda line: print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,160 @@
+"""A model and a batch, or an experiment -> Report: measure, judge, and intervene on a copy to find causes."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evengrad import intervene
+from evengrad.errors import InputError
+from evengrad.judge import Judgement, chosen_rules, judge
+from evengrad.recording import Recording, trace_of
+from evengrad.report import Report
+from evengrad.rig import Rig
+from evengrad.rules import Rule
+from evengrad.signals.trainability import trainability
+from evengrad.trace.batch import Batch, Loss
+from evengrad.trace.capture import tensors_in
+from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, train
+from evengrad.types import SEVERITIES, Finding, Trace
+
+
+def check(
+    model: nn.Module,
+    inputs: Any,
+    targets: Any = None,
+    loss_fn: Loss | None = None,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    rules: Sequence[Rule] | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    causes: bool = True,
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] | None = None,
+) -> Report:
+    """Measures one forward and backward pass before any training, judges it, and names causes by experiment.
+
+    The model runs in train mode and is left as it was to the bit: parameters, gradients, buffers, generators, mode and hooks.
+    Interventions run on a copy.
+
+    Args:
+        model: Any module; a compiled one is looked at uncompiled.
+        inputs: A tensor is called as model(x), a tuple as model(*x), a mapping as model(**x).
+        targets: What the loss compares with.
+        loss_fn: `loss_fn(output, targets) -> scalar`; without it the output's own `.loss`, else a fixed random projection is used.
+        optimizer: Lets rates and parameters without optimizer be judged.
+        rules: Rules with thresholds of one's own.
+        device: Device to measure on, on a copy of the model; None measures where the model is.
+        seed: Seed of dropout during the pass, and of interventions.
+        causes: False leaves the interventions out.
+        select: Codes, or beginnings of codes, to look for.
+        ignore: Codes, or beginnings of codes, to leave out.
+
+    Raises:
+        InputError: if an argument does not fit.
+        ForwardError: if the model raises.
+
+    Example:
+        >>> report = eg.check(model, x, y, nn.CrossEntropyLoss())
+    """
+    started = time.perf_counter()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"check needs an nn.Module; got {type(model).__name__}. For an Experiment, use diagnose or fix")
+    model = getattr(model, "_orig_mod", model)
+    batch = _tensors(Batch(inputs, targets))
+    if not batch.samples:
+        raise InputError("the batch is empty: the inputs hold no sample")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("the model has no parameter with requires_grad: no gradient can be looked at. Unfreeze a layer")
+    if device is not None:
+        model, batch = copy.deepcopy(model).to(checked_device(device)), batch.to(checked_device(device))
+    rig = Rig(model, optimizer, loss_fn, lambda epoch: iter((batch,)), seed=seed)
+    return check_rig(rig, batch, chosen_rules(rules, select, ignore), causes=causes, started=started)
+
+
+def check_rig(rig: Rig, batch: Batch, rules: Sequence[Rule], *, causes: bool = True, started: float | None = None, name: str = "") -> Report:
+    """Checks a rig on one batch: what `check` and the first look of `fix` share."""
+    started = time.perf_counter() if started is None else started
+    trace = trace_of(rig, batch, name=name)
+    if (trace.facts.inputs or {}).get("nonfinite_fraction") == 1.0:
+        raise InputError("every input value is NaN or infinite: nothing can be measured. Look at how the data are loaded")
+    judgement = judge(trace, rules)
+    report = _report(trace, judgement, rules)
+    if causes:
+        report = intervene.add_causes(report, rig, batch, {rule.code: rule for rule in rules})
+    return replace(report, run=replace(trace.run, seconds=time.perf_counter() - started))
+
+
+def diagnose(experiment: Experiment, *, seed: int = 0, max_seconds: float | None = None) -> Report:
+    """Trains the experiment once with every layer watched on sampled steps, judges the run, and intervenes for causes.
+
+    Steps are sampled densely at first, then spaced. A fault that is there before the first step is examined on the first batch.
+
+    Args:
+        experiment: What to train.
+        seed: Seed of the run.
+        max_seconds: Wall-clock budget of the training.
+    """
+    return diagnose_run(experiment, chosen_rules(), seed=seed, max_seconds=max_seconds)[0]
+
+
+def diagnose_run(
+    experiment: Experiment, rules: Sequence[Rule], *, seed: int = 0, max_seconds: float | None = None, causes: bool = True, name: str = ""
+) -> tuple[Report, TrainResult]:
+    """Diagnoses, and returns the training that was watched as well: it is the experiment's own, to the bit."""
+    started = time.perf_counter()
+    recording = Recording(name=name)
+    result = train(experiment, seed=seed, watcher=recording, max_seconds=max_seconds)
+    trace = recording.trace(result.losses, seconds=result.seconds)
+    judgement = judge(trace, rules)
+    report = _report(trace, judgement, rules)
+    if causes and report.findings:
+        rig = build(experiment, seed)
+        by_code = {rule.code: rule for rule in rules}
+        report = intervene.add_causes(report, rig, first_batch(rig), by_code, experiment=experiment, seed=seed)
+    run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
+    return replace(report, run=run, trainability=trainability(trace)), result
+
+
+def _report(trace: Trace, judgement: Judgement, rules: Sequence[Rule]) -> Report:
+    skipped = dict(judgement.skipped)
+    if not trace.layers:
+        skipped["structure"] = "no operation of this model could be seen (TorchScript?): nothing is known of its layers"
+    if "update_norm" not in trace.columns:
+        skipped["updates"] = "no step was taken"
+    return Report(
+        run=trace.run,
+        findings=judgement.findings,
+        trainability=trainability(trace),
+        checked=judgement.checked,
+        skipped=skipped,
+        trace=trace,
+    )
+
+
+def errors(findings: Iterable[Finding], at_least: str = "error") -> list[Finding]:
+    """Returns the findings of this severity and above."""
+    return [f for f in findings if SEVERITIES.index(f.severity) <= SEVERITIES.index(at_least)]
+
+
+def _tensors(batch: Batch) -> Batch:
+    """Lets numpy arrays in: float64 becomes float32, as in an Experiment."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            tensor = torch.as_tensor(value)
+            return tensor.float() if tensor.dtype == torch.float64 else tensor
+        return value
+
+    converted = Batch(convert(batch.inputs), convert(batch.targets))
+    if next(tensors_in(converted.inputs), None) is None and not isinstance(converted.inputs, dict):
+        raise InputError(f"inputs must be a tensor, a tuple or a mapping of tensors; got {type(batch.inputs).__name__}")
+    return converted

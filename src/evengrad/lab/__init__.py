@@ -1,0 +1,1 @@
+"""Networks and data to experiment with."""

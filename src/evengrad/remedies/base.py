@@ -1,0 +1,76 @@
+"""A finding -> proposals, and a proposal -> a changed rig: what a remedy is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from evengrad.errors import InputError
+from evengrad.rig import Rig
+from evengrad.types import Finding, Proposal, Trace
+
+Undo = Callable[[], None]
+
+INPUTS, RATE, INITIALISER, ACTIVATION, NORM, SKIP = range(1, 7)
+"""Order of least change, in which interventions are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy(ABC):
+    """One change that helps networks train: `propose` is pure, `apply` changes a rig and returns its exact undo.
+
+    A remedy is one file in `evengrad/remedies` (or an entry point of the group `evengrad.remedies`).
+
+    Attributes:
+        name: Stable name, such as `swap_activation`.
+        title: What it does, in a few words.
+        symptoms: Symptoms, or codes of findings, that it is proposed for.
+        change: Its place in the order of least change.
+        shows_at_once: True if the signal of a single batch shows its effect; False if only training does.
+        random: True if it draws random numbers, so that an effect needs more than one draw.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    symptoms: ClassVar[tuple[str, ...]]
+    change: ClassVar[int]
+    shows_at_once: ClassVar[bool] = True
+    random: ClassVar[bool] = False
+
+    @abstractmethod
+    def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
+        """Yields changes for this finding, best first; never touches a model."""
+
+    @abstractmethod
+    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
+        """Changes the rig and returns a function that puts everything back, to the bit."""
+
+    def treats(self, finding: Finding) -> bool:
+        """True if this remedy is meant for such a finding."""
+        return finding.symptom in self.symptoms or finding.code in self.symptoms
+
+
+def submodule(model: nn.Module, name: str) -> nn.Module:
+    """Finds a module by name.
+
+    Raises:
+        InputError: if a proposal made for another model is applied.
+    """
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise InputError(f"the model has no module {name!r}: this change was proposed for another model") from error
+
+
+def undo_all(undos: list[Undo]) -> Undo:
+    """Returns one undo that runs these in reverse order."""
+
+    def undo() -> None:
+        while undos:
+            undos.pop()()
+
+    return undo

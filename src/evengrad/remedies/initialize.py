@@ -1,0 +1,91 @@
+"""initialize: weights drawn anew by the initialiser that matches the activation behind each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from evengrad.remedies import base, schemes
+from evengrad.remedies.base import Remedy, Undo
+from evengrad.rig import Rig
+from evengrad.signals.scale import matching_rms
+from evengrad.types import Finding, Proposal, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialize(Remedy):
+    """Draws the weights of linear and convolutional layers anew: matched to the activation first, then orthogonal.
+
+    Reference: Glorot & Bengio 2010; He et al. 2015; Klambauer et al. 2017; Saxe, McClelland & Ganguli 2014.
+    """
+
+    name: ClassVar[str] = "initialize"
+    title: ClassVar[str] = "a new initialisation that follows the activation"
+    symptoms: ClassVar[tuple[str, ...]] = (
+        "vanishing_gradient",
+        "exploding_gradient",
+        "zero_gradient",
+        "signal_collapse",
+        "dead_relu",
+        "saturated_activation",
+        "identical_units",
+        "nan_or_inf",
+        "INI001",
+    )
+    change: ClassVar[int] = base.INITIALISER
+    random: ClassVar[bool] = True
+
+    def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
+        for scheme in ("auto", "orthogonal"):
+            plans = [p for layer in trace.layers if (p := schemes.plan(layer, scheme))]
+            if not plans:
+                return
+            words = ", ".join(dict.fromkeys(p["scheme"] for p in plans))
+            argument = "" if scheme == "auto" else f', "{scheme}"'
+            yield Proposal(
+                remedy=self.name,
+                options={"plans": plans, "scheme": scheme},
+                cause=_cause(trace),
+                summary=f"initialize ({words})",
+                code=f"+eg.initialize_(model{argument})  # {words}",
+                risk="what the weights had learned is lost",
+            )
+
+    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
+        return refill(rig, proposal.options["plans"])
+
+
+def refill(rig: Rig, plans: list[dict[str, object]]) -> Undo:
+    """Fills weights by their plans; the undo puts the old values back."""
+    names = {str(plan[key]) for plan in plans for key in ("weight", "bias") if plan[key]}
+    kept = [(p, p.detach().clone()) for name, p in rig.model.named_parameters(remove_duplicate=False) if name in names]
+    schemes.run_plan(rig.model, plans, torch.Generator().manual_seed(rig.seed))
+
+    def undo() -> None:
+        with torch.no_grad():
+            for parameter, value in kept:
+                parameter.copy_(value)
+
+    return undo
+
+
+def _cause(trace: Trace) -> str:
+    """Names what is wrong with the weights that are there: copies, too large, too small, or merely made for another activation."""
+    distinct = trace.column("distinct_unit_fraction")[0]
+    rows = [i for i, layer in enumerate(trace.layers) if layer.depth is not None and layer.fan_in and layer.fan_out]
+    if any(distinct[i] < 0.5 and trace.layers[i].fan_out > 1 for i in rows):
+        return "constant_init"
+    norms, means = trace.column("weight_norm")[0], trace.column("weight_mean")[0]
+    ratios = []
+    for i in rows:
+        layer = trace.layers[i]
+        rms, target = float(norms[i]) / (layer.fan_in * layer.fan_out) ** 0.5, matching_rms(layer)
+        if target and rms > 0 and layer.kind == "linear":
+            shifted = abs(float(means[i])) > 0.5 * rms  # one direction gets sqrt(fan) times what its share would be
+            ratios.append(10.0 if shifted else rms / target)
+    middle = float(np.median(ratios)) if ratios else 1.0
+    return "bad_init_large" if middle > 1.2 else "bad_init_small" if middle < 0.8 else "init_activation_mismatch"

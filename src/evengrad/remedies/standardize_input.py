@@ -1,0 +1,108 @@
+"""standardize_input: mean 0 and standard deviation 1 for every feature, in front of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from evengrad.errors import InputError
+from evengrad.remedies import base
+from evengrad.remedies.base import Remedy, Undo, undo_all
+from evengrad.rig import Rig
+from evengrad.trace.batch import STANDARDIZE
+from evengrad.trace.capture import tensors_in
+from evengrad.types import Finding, Proposal, Trace
+
+_BATCHES = 64  # enough for a mean and a standard deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandardizeInput(Remedy):
+    """Subtracts each feature's mean and divides by its standard deviation (channels, for images), taken from training data.
+
+    Attributes:
+        min_offset: Feature mean from which it is proposed.
+        span: Standard deviations between which inputs count as standardised.
+
+    Reference: LeCun, Bottou, Orr & Müller 1998, Efficient BackProp, sec. 4.3.
+    """
+
+    name: ClassVar[str] = "standardize_input"
+    title: ClassVar[str] = "standardised inputs"
+    symptoms: ClassVar[tuple[str, ...]] = (
+        "vanishing_gradient",
+        "exploding_gradient",
+        "zero_gradient",
+        "signal_collapse",
+        "dead_relu",
+        "saturated_activation",
+        "nan_or_inf",
+        "DAT001",
+    )
+    change: ClassVar[int] = base.INPUTS
+    min_offset: float = 0.25
+    span: tuple[float, float] = (0.5, 2.0)
+
+    def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
+        facts = trace.facts.inputs or {}
+        high, mean = facts.get("feature_std_max", 1.0), facts.get("feature_mean_abs_max", 0.0)
+        if high > 0 and not facts.get("nonfinite_fraction") and not (self.span[0] <= high <= self.span[1] and mean < self.min_offset):
+            axes = "0" if facts.get("kind") == "features" else "channels' axes"
+            yield Proposal(
+                remedy=self.name,
+                cause="input_not_normalized",
+                summary="standardize_input",
+                code=f"+mean, std = x_train.mean({axes}), x_train.std({axes}).clamp_min(1e-6)\n+x = (x - mean) / std",
+            )
+
+    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
+        if hasattr(rig.model, STANDARDIZE):
+            raise InputError("the model standardises its input already")
+        standardize = _fit(rig)
+        setattr(rig.model, STANDARDIZE, standardize)
+        handle = rig.model.register_forward_pre_hook(standardize.first, with_kwargs=True)
+        return undo_all([lambda: delattr(rig.model, STANDARDIZE), handle.remove])
+
+
+class Standardize:
+    """(x - mean) / std for each feature; no module, since a Sequential runs every module that it holds."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Returns x of the same shape; features are axis 1 of grids, the last axis otherwise."""
+        shape = [1] * x.dim()
+        shape[1 if x.dim() > 2 else -1] = -1
+        return (x - self.mean.to(x).view(shape)) / self.std.to(x).view(shape)
+
+    def first(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Forward pre-hook that standardises the first floating-point input, positional or by keyword."""
+        for i, value in enumerate(args):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                return (*args[:i], self(value), *args[i + 1 :]), kwargs
+        for key, value in kwargs.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                return args, kwargs | {key: self(value)}
+        return args, kwargs
+
+
+def _fit(rig: Rig) -> Standardize:
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for batch in islice(rig.batches(0), _BATCHES):
+        x = next((t for t in tensors_in(batch.inputs) if t.is_floating_point()), None)
+        if x is None:
+            raise InputError("the model has no floating-point input to standardise")
+        flat = x.detach().double().movedim(1 if x.dim() > 2 else -1, -1).reshape(-1, x.shape[1 if x.dim() > 2 else -1])
+        count, total, squares = count + len(flat), total.to(flat) + flat.sum(0), squares.to(flat) + flat.square().sum(0)
+    if not count:
+        raise InputError("no batch to take the inputs' mean and standard deviation from")
+    mean = total / count
+    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+    std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant feature stays constant
+    return Standardize(mean, std)

@@ -1,0 +1,147 @@
+"""swap_activation: another activation in the place of a bad one, with the initialiser that matches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from evengrad.remedies import base, schemes
+from evengrad.remedies.base import Remedy, Undo, submodule, undo_all
+from evengrad.remedies.initialize import refill
+from evengrad.rig import Rig
+from evengrad.trace.operations import activation_of, function_name
+from evengrad.types import Finding, Layer, Proposal, Trace
+
+_CLASSES: dict[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),  # Xu et al. 2015: slopes near 0.2 beat 0.01
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+}
+_SHOWN = {"tanh": "nn.Tanh()", "relu": "nn.ReLU()", "leaky_relu": "nn.LeakyReLU(0.2)", "elu": "nn.ELU()", "sigmoid": "nn.Sigmoid()", "selu": "nn.SELU()"}
+_INSTEAD = {
+    "sigmoid": ("tanh", "relu"),
+    "hardsigmoid": ("tanh", "relu"),
+    "softmax": ("tanh", "relu"),
+    "softplus": ("relu", "elu"),
+    "tanh": ("relu", "selu"),
+    "softsign": ("tanh", "relu"),
+    "hardtanh": ("tanh", "relu"),
+    "relu": ("leaky_relu", "elu"),
+    "relu6": ("leaky_relu", "elu"),
+    "gelu": ("relu", "selu"),
+    "silu": ("relu", "selu"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapActivation(Remedy):
+    """Replaces the activation behind hidden layers and draws their weights anew, since an initialiser suits one activation.
+
+    Activation modules are replaced; functional calls are rewritten while the module that makes them runs. The activation of the
+    model's output is left alone.
+
+    Reference: Glorot & Bengio 2010 (logistic); Xu et al. 2015 (leaky ReLU); Clevert et al. 2016 (ELU).
+    """
+
+    name: ClassVar[str] = "swap_activation"
+    title: ClassVar[str] = "another activation, with the initialiser that matches it"
+    symptoms: ClassVar[tuple[str, ...]] = ("vanishing_gradient", "zero_gradient", "signal_collapse", "dead_relu", "saturated_activation")
+    change: ClassVar[int] = base.ACTIVATION
+    random: ClassVar[bool] = True
+
+    def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
+        head = (trace.facts.head or {}).get("layer")
+        hidden = [x for x in trace.layers if x.depth is not None and x.name != head and x.activation_module is not None]
+        sick = [x.activation for x in hidden if not finding.where or x.name in finding.where]
+        old = max(set(sick), key=sick.count, default=None)
+        rows = [x for x in hidden if x.activation == old and x.kind not in {"rnn", "lstm", "gru"}]
+        for new in _INSTEAD.get(old or "", ()) if rows else ():
+            yield _proposal(str(old), new, rows, trace)
+
+    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
+        options = proposal.options
+        undos = [_swap(rig.model, name, options["old"], options["new"]) for name in options["modules"]]
+        undos.append(refill(rig, options["plans"]))
+        return undo_all(undos)
+
+
+def _proposal(old: str, new: str, rows: list[Layer], trace: Trace) -> Proposal:
+    slope = {"negative_slope": 0.2} if new == "leaky_relu" else {}
+    names = {x.name for x in rows}
+    plans = [
+        p for x in trace.layers if (p := schemes.plan(x, activation=new, options=slope) if x.name in names else schemes.plan(x))
+    ]
+    scheme = next(p["scheme"] for p in plans)
+    shown_old, shown_new = _SHOWN.get(old, f"{old}(x)"), _SHOWN.get(new, new)
+    return Proposal(
+        remedy=SwapActivation.name,
+        options={"old": old, "new": new, "modules": sorted({str(x.activation_module) for x in rows}), "plans": plans},
+        where=tuple(x.name for x in rows),
+        cause="bad_hidden_activation",
+        summary=f"swap_activation {old} -> {new} ({scheme})",
+        code=f"-{shown_old}\n+{shown_new}\n+eg.initialize_(model)  # {scheme}",
+        risk="what the weights had learned is lost",
+    )
+
+
+def _swap(model: nn.Module, name: str, old: str, new: str) -> Undo:
+    module = submodule(model, name)
+    if any(module.children()) or not _is_activation(module, old):
+        return _rewrite(module, old, new)
+    fresh = _CLASSES[new]()
+    fresh.training = module.training
+    undos: list[Undo] = []
+    for parent in model.modules():  # one instance can hang in several places
+        for key, child in list(parent._modules.items()):
+            if child is module:
+                parent._modules[key] = fresh
+                undos.append(lambda parent=parent, key=key: parent._modules.__setitem__(key, module))  # type: ignore[misc]
+    return undo_all(undos)
+
+
+def _is_activation(module: nn.Module, old: str) -> bool:
+    return type(module).__module__.startswith("torch.nn.modules.activation") and type(module).__name__.lower() == old.replace("_", "")
+
+
+def _rewrite(module: nn.Module, old: str, new: str) -> Undo:
+    """Rewrites functional calls while `module` runs."""
+    mode = _Rewriter(old, new)
+    handles = [module.register_forward_pre_hook(mode.enter), module.register_forward_hook(mode.leave, always_call=True)]
+    return undo_all([handle.remove for handle in handles])
+
+
+class _Rewriter:
+    """Forward hooks that put another activation in the place of one; can be copied and pickled with the module."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.old, self.new = old, new
+        self._active: list[TorchFunctionMode] = []
+
+    def enter(self, _module: nn.Module, _args: object) -> None:
+        mode = _RewriteMode(self.old, self.new)
+        mode.__enter__()
+        self._active.append(mode)
+
+    def leave(self, _module: nn.Module, _args: object, _output: object) -> None:
+        self._active.pop().__exit__(None, None, None)
+
+
+class _RewriteMode(TorchFunctionMode):
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__()
+        self._old, self._new = old, _CLASSES[new]()
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        found = activation_of(function_name(func), args, kwargs)
+        if found is None or found[0] != self._old:
+            return func(*args, **kwargs)
+        value = args[0] if args else kwargs["input"]
+        return self._new(value) if isinstance(value, Tensor) else func(*args, **kwargs)

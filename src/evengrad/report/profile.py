@@ -1,0 +1,142 @@
+"""Report -> the gradient that reaches each layer, before and after, on one log axis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from evengrad.report.numbers import factor, fixed, number
+from evengrad.report.planes import MAX_ROWS, blocks, deep_mask, pooled, relative, shown_index
+from evengrad.report.report import Report
+from evengrad.signals.depth import slope
+from evengrad.types import Finding, Floats, Trace
+
+GRADIENT = {"vanishing_gradient", "exploding_gradient"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One layer: `state` is `value`, `zero`, `nan` or `unseen`; `height` in [0, 1] on the common axis; `decades` = log10 of the value."""
+
+    label: str
+    state: str
+    value: float
+    height: float
+    decades: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """The bars of one trace, input first, and its slope in words."""
+
+    label: str
+    bars: tuple[Bar, ...]
+    slope: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One strip (before), or two (before, after), on one axis from `low` to `high` decades; ticks are (decades, text)."""
+
+    strips: tuple[Strip, ...]
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    first: str
+    last: str
+
+
+def profile(report: Report) -> Profile | None:
+    """Builds the strips, or None where no gradient was recorded."""
+    traces = [(label, t) for label, t in (("before", report.trace), ("after", report.after)) if t is not None and t.layers and len(t.steps)]
+    rows = [(label, t, i := _index(report, t), relative(t, "grad_out_norm", last=True)[i]) for label, t in traces]
+    rows = [r for r in rows if not np.isnan(r[3]).all()]
+    if not rows:
+        return None
+    low, high = _axis(np.concatenate([np.log10(v[np.isfinite(v) & (v > 0)], dtype=np.float64) for *_, v in rows]))
+    strips = tuple(
+        Strip(label=label if len(traces) > 1 else _when(t, i), bars=_bars(t, v, low, high), slope=slope_text(t, i))
+        for label, t, i, v in rows
+    )
+    bars = strips[0].bars
+    return Profile(strips=strips, low=low, high=high, ticks=_ticks(low, high), first=bars[0].label, last=bars[-1].label)
+
+
+def slope_text(trace: Trace, index: int = 0) -> str:
+    """Returns `×0.24 a layer (−0.62 decades, R² 1.00)`, or nothing where there is no slope."""
+    found = slope(trace, index=index)
+    return f"{factor(found.gain)} a layer ({fixed(found.decades)} decades, R² {fixed(found.r2)})" if found else ""
+
+
+def gradient_word(report: Report, finding: Finding | None) -> str:
+    """Returns what the gradient does on its way down; nothing where another symptom is the news."""
+    trace = report.trace
+    if trace is None or not len(trace.steps) or (finding is not None and finding.symptom not in GRADIENT):
+        return ""
+    index = _index(report, trace)
+    text, values = slope_text(trace, index), relative(trace, "grad_out_norm", last=True)[index]
+    deep = [int(i) for i in np.flatnonzero(deep_mask(trace)) if np.isfinite(values[i])]
+    if not text or len(deep) < 2:
+        return ""
+    first, last = (layer_label(trace, i, name=False) for i in (deep[0], deep[-1]))
+    return f"The gradient changes by {text} on its way down: {first} receives {number(float(values[deep[0]]))} of what {last} gets."
+
+
+def layer_count(trace: Trace) -> int:
+    """Returns the number of layers that enter a slope; all rows where none does."""
+    return int(deep_mask(trace).sum())
+
+
+def layer_label(trace: Trace, row: int, *, name: bool = True) -> str:
+    """Returns `layer 7 (net.12)`; a row outside the count goes by its name."""
+    layer = trace.layers[row]
+    if layer.depth is None:
+        return layer.name or "model"
+    return f"layer {layer.depth} ({layer.name})" if name and layer.name else f"layer {layer.depth}"
+
+
+def _index(report: Report, trace: Trace) -> int:
+    """The step of the first gradient finding, else the first one: initial signals decide."""
+    step = next((f.steps[1] for f in report.findings if f.symptom in GRADIENT), int(trace.steps[0]) if len(trace.steps) else 0)
+    return shown_index(trace, step)
+
+
+def _when(trace: Trace, index: int) -> str:
+    return f"at step {int(trace.steps[index]):,}" if len(trace.steps) > 1 else ""
+
+
+def _bars(trace: Trace, values: Floats, low: float, high: float) -> tuple[Bar, ...]:
+    rows = np.flatnonzero(deep_mask(trace))
+    groups = blocks(len(rows), MAX_ROWS)
+    heights = pooled(values[None, rows], groups, [np.array([0])])[0]
+    labels = [layer_label(trace, rows[g[0]]) + (f" to {layer_label(trace, rows[g[-1]])}" if len(g) > 1 else "") for g in groups]
+    return tuple(_bar(label, float(v), low, high) for label, v in zip(labels, heights, strict=True))
+
+
+def _bar(label: str, value: float, low: float, high: float) -> Bar:
+    if math.isnan(value):
+        return Bar(label=label, state="unseen", value=value, height=0.0, decades=0.0, text="not seen")
+    if math.isinf(value):
+        return Bar(label=label, state="nan", value=value, height=1.0, decades=0.0, text="not finite")
+    if value == 0:
+        return Bar(label=label, state="zero", value=value, height=0.0, decades=low, text="exactly zero")
+    decades = math.log10(value)
+    height = min(1.0, max(0.0, (decades - low) / (high - low)))
+    return Bar(label=label, state="value", value=value, height=height, decades=decades, text=f"{number(value)} of the last layer")
+
+
+def _axis(seen: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, float]:
+    """At least from a hundredth to ten, so that noise does not look like a trend; the smallest bar keeps some height."""
+    low = min(-2.0, math.floor(float(seen.min()) - 0.35)) if len(seen) else -2.0
+    high = max(1.0 if low == -2.0 else 0.0, math.ceil(float(seen.max()) - 0.15)) if len(seen) else 1.0
+    return low, float(high)
+
+
+def _ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    span = high - low
+    step = next(s for s in (1, 2, 3, 4, 5, 10, 20, 50, 100) if span / s <= 4.5 or s == 100)
+    marks = [d for d in range(math.ceil(low), math.floor(high) + 1) if d % step == 0 and d > low]
+    return tuple((float(d), "1" if d == 0 else f"{10.0**d:g}" if -2 <= d <= 2 else f"1e{d}") for d in marks)

@@ -1,0 +1,235 @@
+"""Report -> text for a terminal: the same words as the page, a strip of blocks for the gradient, a dot a seed."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evengrad.report.numbers import number
+from evengrad.report.profile import Bar, Profile
+from evengrad.report.report import Report
+from evengrad.report.trials import Trial, Trials, score, spread
+from evengrad.report.troubles import FindingView
+from evengrad.report.view import PatchLine, View, view
+from evengrad.types import Curve
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+ZERO, NAN, UNSEEN = "○", "✕", "·"
+STYLES = {
+    "error": "bold red",
+    "warning": "bold yellow",
+    "note": "bold blue",
+    "good": "bold green",
+    "warn": "bold yellow",
+    "bad": "bold red",
+}
+_MARKS = {"zero": (ZERO, "bold"), "nan": (NAN, "bold magenta"), "unseen": (UNSEEN, "dim")}
+_COLD, _WARM, _MIDDLE = (33, 102, 172), (217, 95, 14), (150, 155, 165)
+_ASCII: dict[int, str] = str.maketrans(
+    {
+        "×": "x",
+        "−": "-",
+        "→": "->",
+        "·": ".",
+        "○": "0",
+        "✕": "!",
+        "✓": "*",
+        "•": "o",
+        "┃": "|",
+        "─": "-",
+        "–": "-",
+        "²": "2",
+        "≤": "<=",
+        "≥": ">=",
+        "…": "..",
+    }
+)
+_ASCII |= dict(zip(map(ord, BLOCKS), "_.:-=+*#", strict=True))
+_INDENT = 14
+
+
+def plain(report: Report, width: int = 100) -> str:
+    """Returns the report as text without colours, wrapped at `width` columns."""
+    out = io.StringIO()
+    _print(report, Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False, _environ={}))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def render(report: Report, console: Console) -> None:
+    """Prints the report on `console`, in colour where it has some; in ASCII where it has nothing else."""
+    if console.options.ascii_only:
+        text = plain(report, console.width).translate(_ASCII).encode("ascii", "replace").decode()
+        console.print(Text(text), soft_wrap=True, highlight=False, end="")
+    else:
+        _print(report, console)
+
+
+def _print(report: Report, console: Console) -> None:
+    for part in _parts(view(report), console.width):
+        console.print(part, soft_wrap=isinstance(part, Text), highlight=False)
+
+
+def _parts(shown: View, width: int) -> Iterator[RenderableType]:
+    yield Text(_clean(shown.header))
+    if shown.trials is not None or not any(f.severity != "note" for f in shown.findings):
+        yield Text()
+        yield Text(_clean(shown.verdict.headline), style=STYLES[shown.verdict.tone])
+        yield from _wrapped("", shown.verdict.detail, width, indent=0)
+    if shown.profile is not None:
+        yield Text()
+        yield from _strips(shown.profile, width)
+    if "loss" in shown.curves and len(shown.curves["loss"].steps) > 1:
+        yield from _loss(shown.curves["loss"], width)
+    for finding in shown.findings:
+        yield Text()
+        yield from _finding(finding, width)
+    if shown.trials is not None:
+        yield Text()
+        yield _trials(shown.trials, width)
+    if shown.patch:
+        yield Text("\nin your code:", style="dim")
+        yield from (_patch(line) for line in shown.patch)
+    yield from _foot(shown, width)
+
+
+def _strips(profile: Profile, width: int) -> Iterator[Text]:
+    labels = [f"gradient {s.label}".strip() for s in profile.strips]
+    column = max(map(len, labels)) + 2
+    for strip, label in zip(profile.strips, labels, strict=True):
+        bars = _fitted(strip.bars, max(10, width - column - len(strip.slope) - 3))
+        yield Text.assemble((label.ljust(column), "dim"), *(_block(b) for b in bars), f"  {strip.slope}")
+    ends = f"{profile.first} … {profile.last}, relative to the last, axis from {number(10.0**profile.low)} to {number(10.0**profile.high)}"
+    states = {b.state for s in profile.strips for b in s.bars}
+    marks = [
+        f"{_MARKS[s][0]} {word}" for s, word in (("zero", "exactly zero"), ("nan", "not finite"), ("unseen", "not seen")) if s in states
+    ]
+    yield from _wrapped(" " * column, "; ".join([ends, *marks]), width, indent=column, style="dim")
+
+
+def _fitted(bars: Sequence[Bar], room: int) -> list[Bar]:
+    """At most `room` bars: of neighbours the worst is shown (not finite, zero, then the lowest)."""
+    if len(bars) <= room:
+        return list(bars)
+    order = {"nan": 0, "zero": 1, "value": 2, "unseen": 3}
+    parts = np.array_split(np.arange(len(bars)), room)
+    return [min((bars[i] for i in part), key=lambda b: (order[b.state], b.height)) for part in parts]
+
+
+def _block(bar: Bar) -> tuple[str, str]:
+    if bar.state != "value":
+        return _MARKS[bar.state]
+    share = min(1.0, abs(bar.decades) / 8) ** 0.5
+    red, green, blue = (round(m + (c - m) * share) for m, c in zip(_MIDDLE, _COLD if bar.decades < 0 else _WARM, strict=True))
+    return BLOCKS[min(7, int(bar.height * 8))], f"rgb({red},{green},{blue})"
+
+
+def _loss(curve: Curve, width: int) -> Iterator[Text]:
+    values = np.asarray(curve.values, np.float64)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        yield Text("loss      not finite at every step", style="bold magenta")
+        return
+    low, high = float(finite.min()), float(finite.max())
+    parts = [values[part] for part in np.array_split(np.arange(len(values)), min(len(values), 40, max(10, width - 40)))]
+    marks = [(NAN, "bold magenta") if not np.isfinite(p).all() else (_level(float(p.mean()), low, high), "") for p in parts]
+    ends = f"  {_number(values[0])} → {_number(values[-1])} over {int(curve.steps[-1]) + 1:,} steps"
+    yield Text.assemble(("loss      ", "dim"), *marks, ends)
+
+
+def _level(value: float, low: float, high: float) -> str:
+    return BLOCKS[min(7, int(8 * (value - low) / (high - low)))] if high > low else BLOCKS[3]
+
+
+def _number(value: float) -> str:
+    return number(value) if math.isfinite(value) else "not finite"
+
+
+def _finding(finding: FindingView, width: int) -> Iterator[Text]:
+    head = Text.assemble((finding.severity.upper(), STYLES.get(finding.severity, "bold")), f" {_clean(finding.code)}  ")
+    yield from _wrapped(head, finding.message, width, indent=max(6, min(len(head), _INDENT + 2)))
+    why = ": ".join(x for x in (finding.word, finding.proof or finding.cause) if x)
+    if why:
+        yield from _wrapped("      cause   ", why, width, indent=_INDENT, label="dim")
+    also = f"also works: {'; '.join(finding.also)}" if finding.also else ""
+    attempt = " | ".join(x for x in (finding.attempt, also) if x)
+    if attempt:
+        yield from _wrapped("      try     ", attempt, width, indent=_INDENT, label="dim")
+
+
+def _trials(trials: Trials, width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    longest = max(len(r.label) + 2 for r in trials.rows)
+    room = min(32, max(12, width - 54 - min(longest, 34)))
+    low, high = score(trials.metric, trials.low), score(trials.metric, trials.high)
+    axis = f"{low}{' ' * max(1, room - len(low) - len(high))}{high}"
+    table.add_column("tried on 1 seed" if trials.seeds == 1 else f"tried on {trials.seeds} seeds", min_width=min(longest, 34))
+    table.add_column(trials.metric, justify="right", no_wrap=True)
+    table.add_column("min – max", justify="right", no_wrap=True)
+    table.add_column(axis, no_wrap=True)
+    table.add_column("errors left")
+    for row in trials.rows:
+        style = "bold green" if row.chosen else ""
+        cells = (("✓ " if row.chosen else "  ") + row.label, score(trials.metric, row.median), spread(trials.metric, row))
+        table.add_row(*(Text(_clean(c), style=style) for c in cells), _dots(row, room), Text(_clean(row.findings)))
+    return table
+
+
+def _dots(row: Trial, room: int) -> Text:
+    """A line from the smallest to the largest, a dot a seed, a bar for the median."""
+    cells = [" "] * room
+    at = [min(room - 1, max(0, round(x * (room - 1)))) for x in row.box]
+    for i in range(at[0], at[-1] + 1) if at else ():
+        cells[i] = "─"
+    for x in row.dots:
+        cells[min(room - 1, max(0, round(x * (room - 1))))] = "•"
+    if at:
+        cells[at[2]] = "┃"
+    return Text("".join(cells), style="cyan") + Text(f" {NAN}{row.failed}" if row.failed else "", style="magenta")
+
+
+def _patch(line: PatchLine) -> Text:
+    return Text(f"  {_clean(line.text)}", style={"add": "green", "del": "red"}.get(line.kind, ""))
+
+
+def _foot(shown: View, width: int) -> Iterator[Text]:
+    skipped = "; ".join(f"{what} ({why})" for what, why in shown.skipped)
+    ideas = "; ".join(i.summary for i in shown.ideas) if not any(f.attempt for f in shown.findings) else ""
+    rows = [
+        ("worth trying:", ideas),
+        ("could it train?", shown.trainability),
+        ("looked, clean:", shown.clean),
+        ("not looked at:", skipped),
+        ("next:", shown.next),
+    ]
+    if any(body for _, body in rows):
+        yield Text()
+    for label, body in rows:
+        if body:
+            yield from _wrapped(f"{label:<17}", body, width, indent=17, label="dim")
+
+
+def _wrapped(first: str | Text, body: str, width: int, *, indent: int, style: str = "", label: str = "") -> Iterator[Text]:
+    """Wraps `body` after `first`; later lines are indented. Nothing is read as markup."""
+    head = first if isinstance(first, Text) else Text(first, style=label)
+    lines = textwrap.wrap(
+        _clean(body),
+        max(width, indent + 20),
+        initial_indent="\0" * len(head),
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    for n, line in enumerate(lines or [""]):
+        yield head + Text(line.lstrip("\0"), style=style) if n == 0 else Text(line, style=style)
+
+
+def _clean(text: str) -> str:
+    """Shows control characters, so that a name cannot move the cursor or colour the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)

@@ -1,0 +1,113 @@
+"""Report -> its findings with their cause in words: what brings the signal back, what does not, what to try."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evengrad.report import wording
+from evengrad.report.numbers import number, plural, quantity
+from evengrad.report.report import Report
+from evengrad.types import Evidence, Finding, Intervention
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingView:
+    """One finding as it is shown.
+
+    Attributes:
+        severity: `error`, `warning` or `note`.
+        code: Code of its rule.
+        message: The number and the place, then the consequence.
+        evidence: One line a measured number: `gradient gain ×0.24 a layer < ×0.70`.
+        where: The worst places, shortened.
+        cause: The cause in words, or "".
+        word: The cause as the vocabulary has it, or "".
+        proof: What the experiment on a copy showed: what restores the signal, then what leaves it sick.
+        attempt: The first change to try, or "".
+        also: Other changes that restore the signal, each with the value it reaches.
+    """
+
+    severity: str
+    code: str
+    message: str
+    evidence: tuple[str, ...]
+    where: str
+    cause: str
+    word: str
+    proof: str
+    attempt: str
+    also: tuple[str, ...]
+
+
+def finding_views(report: Report) -> tuple[FindingView, ...]:
+    """Builds a block for each finding, in the report's order."""
+    return tuple(_block(report, f) for f in report.findings)
+
+
+def evidence_line(evidence: Evidence) -> str:
+    """Returns `gradient gain ×0.24 a layer < ×0.70 a layer, at net.0`."""
+    value = quantity(evidence.signal, evidence.value, evidence.unit)
+    limit = quantity(evidence.signal, evidence.threshold, evidence.unit)
+    place = f", at {evidence.where}" if evidence.where else ""
+    step = f", step {evidence.step:,}" if evidence.step else ""
+    return f"{evidence.signal.replace('_', ' ')} {value} {_relation(evidence.relation)} {limit}{place}{step}"
+
+
+def proof(tried: tuple[Intervention, ...]) -> str:
+    """Returns `tanh (Glorot) in place of sigmoid brings it to ×0.98 a layer; new initialisation alone leaves ×0.26`."""
+    good = next((i for i in tried if i.restored), None)
+    parts = [f"{wording.change_phrase(good.proposal)} brings it to {_value(good)}"] if good is not None else []
+    failed = [i for i in tried if not i.restored]
+    verbs = ["alone leaves" if good is not None else "leaves", *["leaves"] * 3]
+    parts += [f"{wording.change_phrase(i.proposal)} {verb} {_short(i)}" for i, verb in zip(failed, verbs, strict=False)]
+    parts += [f"{len(failed) - 4} more leave it sick"] if len(failed) > 4 else []
+    return "; ".join(parts)
+
+
+def _block(report: Report, finding: Finding) -> FindingView:
+    tried = tuple(i for i in report.interventions if i.code == finding.code)
+    good = [i for i in tried if i.restored]
+    named = [p for p in report.proposals if finding.cause and p.cause == finding.cause]
+    first = named[0] if named else good[0].proposal if good else None
+    also = [i for i in good if first is None or wording.change_label(i.proposal) != wording.change_label(first)]
+    return FindingView(
+        severity=finding.severity,
+        code=finding.code,
+        message=finding.message,
+        evidence=tuple(evidence_line(e) for e in finding.evidence),
+        where=_where(finding.where),
+        cause=wording.cause_phrase(finding.cause, report.trace) if finding.cause else "",
+        word=finding.cause or "",
+        proof=proof(_main_first(tried, finding.cause)),
+        attempt=wording.arrows(first.summary or wording.change_label(first)) if first is not None and not report.outcomes else "",
+        also=tuple(f"{wording.change_label(i.proposal)} ({_short(i)})" for i in also),
+    )
+
+
+def _main_first(tried: tuple[Intervention, ...], cause: str | None) -> tuple[Intervention, ...]:
+    """The restoring intervention that named the cause goes first; the rest keep their order of least change."""
+    return tuple(sorted(tried, key=lambda i: not (i.restored and i.cause == cause)))
+
+
+def _value(i: Intervention) -> str:
+    return quantity(i.signal, i.after, i.unit)
+
+
+def _short(i: Intervention) -> str:
+    """The value without `a layer`, which the sentence has said."""
+    return _value(i).removesuffix(" a layer")
+
+
+def _relation(relation: str) -> str:
+    return {"<=": "≤", ">=": "≥", "!=": "≠", "==": "="}.get(relation, relation)
+
+
+def _where(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown} and {number(len(names) - 4)} more" if len(names) > 4 else shown if len(names) != 1 else names[0]
+
+
+def counted(findings: tuple[FindingView, ...]) -> str:
+    """Returns `1 error, 2 warnings`, or `no findings`."""
+    counts = [(s, sum(f.severity == s for f in findings)) for s in ("error", "warning", "note")]
+    return ", ".join(plural(n, s) for s, n in counts if n) or "no findings"

@@ -1,0 +1,72 @@
+"""ACT001: units of a layer are off for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule, judged, place
+from evengrad.types import Evidence, Finding, Series, Trace
+
+_CUT_OFF = {"relu", "relu6"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadRelu(Rule):
+    """Most units of a rectifier output zero for all samples, so no gradient passes them and they stay as they are.
+
+    Some dead units are ordinary: in deep healthy ReLU networks samples grow alike, and up to half of a layer's units agree on
+    being off. A layer is flagged when hardly anything is left of it.
+
+    Attributes:
+        max_dead_fraction: Largest healthy share of dead units in a layer, in [0, 1].
+        error_fraction: Share from which it is an error.
+
+    Reference: Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization.
+    """
+
+    code: ClassVar[str] = "ACT001"
+    symptom: ClassVar[str | None] = "dead_relu"
+    title: ClassVar[str] = "ReLU units are dead"
+    causes: ClassVar[tuple[str, ...]] = ("bad_hidden_activation", "lr_too_high", "bad_init_large", "too_narrow_relu", "input_not_normalized")
+    needs: ClassVar[tuple[str, ...]] = ("dead_fraction",)
+    signal: ClassVar[tuple[str, str]] = ("dead_fraction", "of units")
+    helps: ClassVar[str] = "a smaller rate and a new initialisation; leaky ReLU, ELU or GELU; a norm before the activation; standardised inputs"
+    max_dead_fraction: float = 0.8
+    error_fraction: float = 0.99
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        steps = [i for i in judged(trace) if np.nanmax(self._dead(trace, i), initial=0) > self.max_dead_fraction]
+        if not steps or steps[-1] != len(trace.steps) - 1:
+            return
+        dead = self._dead(trace, steps[-1])
+        rows = sorted(np.flatnonzero(dead > self.max_dead_fraction), key=lambda i: -dead[i])
+        worst = float(dead[rows[0]])
+        more = f"; {len(rows)} layers are above {self.max_dead_fraction:.0%}" if len(rows) > 1 else ""
+        message = f"{worst:.0%} of the ReLU units of {place(trace, rows[0])} are off for every sample and pass no gradient{more}"
+        evidence = tuple(
+            Evidence(signal="dead_fraction", value=float(dead[i]), relation=">", threshold=self.max_dead_fraction, unit="of units", where=trace.layers[i].name)
+            for i in rows
+        )
+        where = tuple(trace.layers[i].name for i in rows)
+        yield self.finding(trace, "error" if worst >= self.error_fraction else "warning", message, evidence, where, (steps[0], steps[-1]))
+
+    def value(self, trace: Trace) -> float:
+        return float(np.nanmax(self._dead(trace, len(trace.steps) - 1), initial=0))
+
+    def _dead(self, trace: Trace, index: int) -> Series:
+        rectified = np.array([x.activation in _CUT_OFF and x.depth is not None for x in trace.layers], bool)
+        out: Series = np.where(rectified, trace.column("dead_fraction")[index], np.nan).astype(np.float64)
+        return out
+
+    @classmethod
+    def examples(cls) -> Examples:
+        relu, tanh = {"activation": "relu"}, {"activation": "tanh"}
+        return Examples(
+            sick=(synthetic.chain(3, dead_fraction=[0.0, 0.85, 0.2], layer=relu), synthetic.chain(3, dead_fraction=1.0, layer=relu)),
+            healthy=(synthetic.chain(20, dead_fraction=0.5, layer=relu), synthetic.chain(3, dead_fraction=1.0, layer=tanh)),
+        )

@@ -1,0 +1,82 @@
+"""INI002: units of a layer start with the same weights and stay copies of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule, deep_rows, place
+from evengrad.types import Evidence, Finding, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdenticalUnits(Rule):
+    """Units with equal weights compute the same and get the same gradient: the layer works as if it were one unit wide.
+
+    A last layer, or the last layer of a residual branch, that starts at zero is a known recipe (Fixup) and not flagged.
+
+    Attributes:
+        min_distinct_fraction: Smallest healthy share of units whose weights differ from every other unit's, in [0, 1].
+
+    Reference: Goodfellow, Bengio & Courville 2016, sec. 8.4 (symmetry breaking).
+    """
+
+    code: ClassVar[str] = "INI002"
+    symptom: ClassVar[str | None] = "identical_units"
+    title: ClassVar[str] = "units of a layer are copies of each other"
+    causes: ClassVar[tuple[str, ...]] = ("constant_init",)
+    needs: ClassVar[tuple[str, ...]] = ("distinct_unit_fraction", "weight_abs_max")
+    signal: ClassVar[tuple[str, str]] = ("distinct_unit_fraction", "of units")
+    helps: ClassVar[str] = "a random initialiser (Glorot, He, LeCun, orthogonal)"
+    min_distinct_fraction: float = 0.5
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        index = len(trace.steps) - 1
+        distinct = trace.column("distinct_unit_fraction")[index]
+        rows = sorted((i for i in self._judged(trace, index) if distinct[i] < self.min_distinct_fraction), key=lambda i: distinct[i])
+        if not rows:
+            return
+        layer = trace.layers[rows[0]]
+        count = max(1, round(float(distinct[rows[0]]) * layer.fan_out))
+        more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
+        message = f"the {layer.fan_out} units of {place(trace, rows[0])} have only {count} distinct set{'s' * (count > 1)} of weights: copies stay copies{more}"
+        evidence = tuple(
+            Evidence(
+                signal="distinct_unit_fraction",
+                value=float(distinct[i]),
+                relation="<",
+                threshold=self.min_distinct_fraction,
+                unit="of units",
+                where=trace.layers[i].name,
+            )
+            for i in rows
+        )
+        yield self.finding(trace, "error", message, evidence, tuple(trace.layers[i].name for i in rows), (index, index))
+
+    def value(self, trace: Trace) -> float:
+        index = len(trace.steps) - 1
+        return float(np.nanmin(trace.column("distinct_unit_fraction")[index][self._judged(trace, index)], initial=1.0))
+
+    def _judged(self, trace: Trace, index: int) -> list[int]:
+        """Rows with at least two units; one that is all zero by design is left out."""
+        deep = deep_rows(trace)
+        zero = trace.column("weight_abs_max")[index] == 0
+        wide = [i for i in deep if trace.layers[i].fan_out > 1]
+        return [i for i in wide if not (zero[i] and (i == deep[-1] or trace.layers[i].residual))]
+
+    @classmethod
+    def examples(cls) -> Examples:
+        return Examples(
+            sick=(
+                synthetic.chain(3, distinct_unit_fraction=1 / 64, weight_abs_max=0.5),
+                synthetic.chain(3, distinct_unit_fraction=[1.0, 1 / 64, 1.0], weight_abs_max=[1.0, 0.0, 1.0]),
+            ),
+            healthy=(
+                synthetic.chain(3, distinct_unit_fraction=1.0, weight_abs_max=0.5),
+                synthetic.chain(3, distinct_unit_fraction=[1.0, 1.0, 1 / 64], weight_abs_max=[1.0, 1.0, 0.0]),  # zero head
+            ),
+        )

@@ -1,0 +1,100 @@
+"""NUM001: a value is NaN or infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule, place
+from evengrad.types import Curve, Evidence, Facts, Finding, Trace
+
+_ORDER = (("weight_abs_max", "weights"), ("out_abs_max", "output"), ("grad_out_abs_max", "gradient"), ("grad_abs_max", "weight gradient"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonFinite(Rule):
+    """A NaN or an infinity appears; everything computed from it is lost.
+
+    What comes first is named: the inputs, else the first layer whose weights or output are not finite, else the last layer
+    whose gradient is not (backward starts there), else the loss.
+
+    Attributes:
+        max_nonfinite: Largest healthy number of places with a value that is not finite.
+
+    Reference: Goldberg 1991, What every computer scientist should know about floating-point arithmetic.
+    """
+
+    code: ClassVar[str] = "NUM001"
+    symptom: ClassVar[str | None] = "nan_or_inf"
+    title: ClassVar[str] = "a value is NaN or infinite"
+    causes: ClassVar[tuple[str, ...]] = ("data_nan", "lr_too_high", "bad_init_large", "unstable_loss", "no_grad_clip")
+    needs: ClassVar[tuple[str, ...]] = ("out_abs_max",)
+    signal: ClassVar[tuple[str, str]] = ("nonfinite_places", "places")
+    helps: ClassVar[str] = "clean the data; a smaller rate or clipping by norm; a smaller initialisation; losses that take logits"
+    max_nonfinite: int = 0
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        steps = [i for i in range(len(trace.steps)) if self._count(trace, i) > self.max_nonfinite]
+        inputs = (trace.facts.inputs or {}).get("nonfinite_fraction", 0.0)
+        bad_loss = _bad_loss(trace)
+        if not steps and not inputs and bad_loss is None:
+            return
+        index = steps[0] if steps else 0
+        message, where = self._first(trace, index, inputs, bad_loss)
+        count = self._count(trace, index)
+        evidence = Evidence(signal="nonfinite_places", value=count, relation=">", threshold=self.max_nonfinite, unit="places", step=int(trace.steps[index]))
+        yield self.finding(trace, "error", message, (evidence,), where, (index, steps[-1] if steps else index))
+
+    def value(self, trace: Trace) -> float:
+        return float(self._count(trace, len(trace.steps) - 1))
+
+    def _count(self, trace: Trace, index: int) -> int:
+        return sum(len(rows) for rows in self._bad(trace, index).values())
+
+    def _bad(self, trace: Trace, index: int) -> dict[str, list[int]]:
+        """Rows that are not finite, a column: a largest magnitude is recorded as infinite where any element is NaN or infinite."""
+        return {name: [int(i) for i in np.flatnonzero(np.isinf(trace.column(name)[index]))] for name, _ in _ORDER}
+
+    def _first(self, trace: Trace, index: int, inputs: float, bad_loss: int | None) -> tuple[str, tuple[str, ...]]:
+        at = f"at step {trace.steps[index]}"
+        if inputs:
+            return f"{inputs:.1%} of the input values are NaN or infinite: everything computed from them is lost", ("inputs",)
+        bad = self._bad(trace, index)
+        for name, word in _ORDER:
+            rows = bad.get(name, [])
+            if rows:
+                row = rows[0] if name in {"weight_abs_max", "out_abs_max"} else rows[-1]
+                more = f"; {len(rows) - 1} more layers follow" if len(rows) > 1 else ""
+                return f"the {word} of {place(trace, row)} is the first that is NaN or infinite {at}{more}", tuple(trace.layers[i].name for i in rows)
+        return f"the loss is NaN or infinite from step {bad_loss}, after finite outputs: the loss itself makes it", ("loss",)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        nan, inf = float("nan"), float("inf")
+        late = Curve(np.arange(2, dtype=np.int64), np.array([1.0, nan]))
+        born = synthetic.chain(3, out_abs_max=1.0, grad_out_abs_max=1.0)
+        return Examples(
+            sick=(
+                synthetic.chain(4, out_abs_max=[1.0, 2.0, inf, inf], grad_out_abs_max=inf),
+                synthetic.chain(3, out_abs_max=1.0, grad_out_abs_max=[inf, 1e30, 1.0]),
+                synthetic.chain(3, out_abs_max=1.0, facts=Facts(inputs={"nonfinite_fraction": 0.01})),
+                type(born)(run=born.run, layers=born.layers, columns=born.columns, curves={"loss": late}),
+            ),
+            healthy=(
+                synthetic.chain(4, out_abs_max=3e38, grad_out_abs_max=1e-45),
+                synthetic.chain(3, out_abs_max=1.0, grad_out_abs_max=[nan, 1.0, 1.0]),  # NaN: unseen (frozen)
+            ),
+        )
+
+
+def _bad_loss(trace: Trace) -> int | None:
+    loss = trace.curves.get("loss")
+    if loss is None:
+        value = (trace.facts.loss or {}).get("value", 0.0)
+        return None if np.isfinite(value) else int(trace.steps[0])
+    bad = np.flatnonzero(~np.isfinite(loss.values))
+    return int(loss.steps[bad[0]]) if len(bad) else None

@@ -1,0 +1,86 @@
+"""tensors -> statistics that stay on the device: scaled by the largest magnitude, so that float32 neither underflows nor overflows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+TINY = torch.finfo(torch.float32).tiny
+SATURATION = {"sigmoid": 4.357, "tanh": 2.178, "softsign": 3.472, "hardtanh": 1.0, "hardsigmoid": 3.0, "erf": 1.731}
+"""|input| beyond which |phi'| is under 5% of its maximum, for activations that are flat on both sides."""
+CUT_OFF = {"relu", "relu6"}
+"""Activations whose output is exactly zero for every input that is not positive."""
+
+
+def by_sample(tensor: Tensor, samples: int) -> Tensor:
+    """Returns the tensor as (samples, everything else); as (1, all) where no axis counts the samples."""
+    if tensor.dim() and tensor.shape[0] == samples:
+        return tensor.reshape(samples, -1)
+    if tensor.dim() > 1 and tensor.shape[1] == samples:
+        return tensor.transpose(0, 1).reshape(samples, -1)
+    if tensor.dim() and tensor.shape[0] % samples == 0:
+        return tensor.reshape(samples, -1)  # (samples * time, features)
+    return tensor.reshape(1, -1)
+
+
+def output_stats(z: Tensor, samples: int) -> Tensor:
+    """Returns (4,): mean, RMS, largest magnitude and spread across samples of a layer's output."""
+    flat = by_sample(z.float(), samples)  # (samples, units * positions)
+    largest = _largest(flat)
+    scaled = flat / _safe(largest)
+    across = scaled.var(0, correction=0).mean().sqrt()
+    return torch.stack((scaled.mean() * largest, scaled.square().mean().sqrt() * largest, largest, across * largest))
+
+
+def sample_norms(g: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """Returns the L2 norm of each sample's gradient (samples,) and the largest magnitude ()."""
+    flat = by_sample(g.float(), samples)
+    largest = _largest(flat)
+    return torch.linalg.vector_norm(flat / _safe(largest), dim=1) * largest, largest
+
+
+def flat_share(u: Tensor, activation: str) -> Tensor:
+    """Returns the share of elements where the activation is flat, or NaN where it is not flat on both sides."""
+    bound = SATURATION.get(activation)
+    if bound is None:
+        return u.new_tensor(float("nan"), dtype=torch.float32)
+    return (u.float().abs() > bound).float().mean()
+
+
+def off(u: Tensor, activation: str) -> Tensor:
+    """Returns a mask of the elements whose activation is exactly zero."""
+    return u <= 0 if activation in CUT_OFF else u == 0
+
+
+def distinct_units(weight: Tensor, axis: int) -> Tensor:
+    """Returns the share of output units whose weights differ from every other unit's, in (0, 1]."""
+    rows = weight.float().movedim(axis, 0).flatten(1)
+    probe = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=torch.float32).mul_(12.9898).sin_()  # no generator is touched
+    hashed = (rows @ (probe / torch.linalg.vector_norm(probe))).sort().values
+    scale = torch.linalg.vector_norm(rows, dim=1).amax().clamp_min(TINY)
+    distinct = (hashed.diff() > 1e-6 * scale).sum() + 1
+    return distinct.float() / rows.shape[0]
+
+
+def tensor_stats(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns for each tensor (4,): L2 norm, mean, mean magnitude and largest magnitude."""
+    return [_tensor_stats(t) for t in tensors]
+
+
+def _tensor_stats(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().float().reshape(-1)
+    largest = _largest(flat)
+    scaled = flat / _safe(largest)
+    return torch.stack((torch.linalg.vector_norm(scaled) * largest, flat.mean(), scaled.abs().mean() * largest, largest))
+
+
+def _largest(flat: Tensor) -> Tensor:
+    """The largest magnitude; infinite if any element is NaN or infinite, so that NaN in a trace always means unseen."""
+    return flat.abs().amax().nan_to_num(nan=float("inf"), posinf=float("inf"))
+
+
+def _safe(largest: Tensor) -> Tensor:
+    """A divisor: the largest magnitude where it is a positive finite number, else 1 (so that zero stays zero)."""
+    return torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))

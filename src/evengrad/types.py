@@ -1,0 +1,332 @@
+"""The values that flow through the house: layers and traces in, findings, proposals and outcomes out (numpy only)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evengrad.errors import InputError
+
+Floats = npt.NDArray[np.float32]
+Series = npt.NDArray[np.float64]
+Steps = npt.NDArray[np.int64]
+
+SEVERITIES = ("error", "warning", "note")  # strongest first
+SYMPTOMS = (  # what is told first comes first
+    *("nan_or_inf", "exploding_gradient", "vanishing_gradient", "zero_gradient", "signal_collapse", "dead_relu", "saturated_activation"),
+    *("loss_divergence", "loss_stuck", "plateau", "slow_convergence", "oscillating_loss", "loss_spike", "constant_output"),
+    *("train_eval_gap", "no_parameter_update", "identical_units", "huge_initial_loss", "overfitting", "generalization_failure"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One row of a trace: a module that owns a weight, and what follows it.
+
+    Attributes:
+        name: Fully qualified module name; a stacked RNN has one row a level (`rnn.l0`), attention `in_proj` and `out_proj`.
+        kind: `linear`, `conv`, `conv_transpose`, `rnn`, `lstm`, `gru`, `attention`, `norm`, `prelu`, `embedding` or `unknown`.
+        depth: Order in which data meets the row, from 1; None for rows that never enter a slope (norm, PReLU, embedding).
+        group: Rows with the same number have equal kind and shape and lie on one trunk; None where depth is None.
+        trunk: Rows with the same number have equal kind and lie on one trunk, whatever their shape; None where depth is None.
+        fan_in: Inputs that one output element sums over.
+        fan_out: Outputs that one input element reaches.
+        parameters: Number of parameters the row owns.
+        weight: Fully qualified name of its weight parameter.
+        bias: Fully qualified name of its bias parameter, or None.
+        activation: Canonical name of the activation that follows (`relu`, `tanh`, ...), `none`, or `unknown`.
+        activation_options: Options of that activation, such as `{"negative_slope": 0.2}`.
+        activation_module: Name of the module in whose forward that activation ran ("" is the model itself), or None.
+        norm: `batch_norm`, `layer_norm`, `group_norm`, `instance_norm`, `rms_norm` or `none`: the norm met before the activation.
+        norm_module: Name of that norm's module, or None.
+        residual: True if the row lies on a branch that is added back to the trunk.
+    """
+
+    name: str
+    kind: str
+    depth: int | None
+    group: int | None
+    trunk: int | None
+    fan_in: int
+    fan_out: int
+    parameters: int
+    weight: str
+    bias: str | None = None
+    activation: str = "unknown"
+    activation_options: dict[str, float] = field(default_factory=dict)
+    activation_module: str | None = None
+    norm: str = "none"
+    norm_module: str | None = None
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A scalar at its own steps: `steps` int64 (N,), `values` float64 (N,)."""
+
+    steps: Steps
+    values: Series
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What was looked at: who, on what, how long.
+
+    Attributes:
+        name: What the user calls it, such as `stuck.py:experiment`.
+        model: Class name of the model.
+        parameters: Number of trainable parameters.
+        samples: Samples in the batch.
+        seed: Seed of the run.
+        device: Device the model ran on.
+        seconds: Wall-clock seconds that measuring took.
+        verb: `check`, `diagnose`, `fix`, `watch` or `study`.
+    """
+
+    name: str
+    model: str
+    parameters: int
+    samples: int
+    seed: int = 0
+    device: str = "cpu"
+    seconds: float = 0.0
+    verb: str = "check"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Direct evidence beside the columns; a member that is None makes the rules that need it skipped.
+
+    Attributes:
+        inputs: shape, dtype, mean, std, min, max, feature_mean_abs_max, feature_std_min, feature_std_max, nonfinite_fraction.
+        targets: shape, dtype, min, max, and label counts for integer targets.
+        head: layer, activation and width of the output.
+        loss: name and value of the loss at step 0.
+        optimizer: name, lr, and the parameters that it does not have.
+        mode: `train` or `eval`.
+        edges: which row feeds which, as pairs of row indices.
+    """
+
+    inputs: dict[str, Any] | None = None
+    targets: dict[str, Any] | None = None
+    head: dict[str, Any] | None = None
+    loss: dict[str, Any] | None = None
+    optimizer: dict[str, Any] | None = None
+    mode: str | None = None
+    edges: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Everything that was seen of one run, columnar: a check is a trace of one step, training one of many.
+
+    Attributes:
+        run: What was looked at.
+        layers: L rows in the order in which data meets them.
+        facts: Direct evidence.
+        steps: int64 (S,), the sampled steps.
+        columns: name -> float32 (S, L), a value a layer and sampled step; NaN where unseen.
+        curves: name -> Curve at its own steps (loss, accuracy, lr, grad_norm ...).
+        planes: name -> float32 (S, L, K), such as histograms.
+    """
+
+    run: Run
+    layers: tuple[Layer, ...]
+    facts: Facts = field(default_factory=Facts)
+    steps: Steps = field(default_factory=lambda: np.zeros(1, np.int64))
+    columns: dict[str, Floats] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    planes: dict[str, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.steps), len(self.layers))
+        for name, column in self.columns.items():
+            if column.shape != shape:
+                raise InputError(f"column {name!r} has shape {column.shape}; expected (steps, layers) = {shape}")
+
+    def column(self, name: str) -> Floats:
+        """Returns the column `name` (S, L), all NaN if it was not recorded."""
+        found = self.columns.get(name)
+        return np.full((len(self.steps), len(self.layers)), np.nan, np.float32) if found is None else found
+
+    def at(self, step: int) -> Trace:
+        """Returns the trace of one sampled step.
+
+        Raises:
+            InputError: if that step was not sampled.
+        """
+        index = np.flatnonzero(self.steps == step)
+        if not len(index):
+            raise InputError(f"step {step} was not sampled; sampled steps run from {self.steps[0]} to {self.steps[-1]}")
+        return self._take(index)
+
+    def window(self, n: int) -> Trace:
+        """Returns the last n sampled steps (all, if there are fewer)."""
+        return self._take(np.arange(max(0, len(self.steps) - n), len(self.steps)))
+
+    def _take(self, index: npt.NDArray[np.int64]) -> Trace:
+        return replace(
+            self,
+            steps=self.steps[index],
+            columns={k: v[index] for k, v in self.columns.items()},
+            planes={k: v[index] for k, v in self.planes.items()},
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the trace as one compressed .npz file (exact; holds no pickled object)."""
+        header = {"run": asdict(self.run), "layers": [asdict(x) for x in self.layers], "facts": asdict(self.facts)}
+        arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "steps": self.steps}
+        arrays |= {f"column/{k}": v for k, v in self.columns.items()} | {f"plane/{k}": v for k, v in self.planes.items()}
+        for name, curve in self.curves.items():
+            arrays |= {f"curve/{name}/steps": curve.steps, f"curve/{name}/values": curve.values}
+        with Path(path).open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @staticmethod
+    def load(path: str | Path) -> Trace:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: if the file is not a saved trace.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {k: file[k] for k in file.files}
+            header = json.loads(str(arrays["header"]))
+        except (KeyError, ValueError, OSError) as error:
+            raise InputError(f"{path} is not a trace saved by evengrad ({error})") from error
+        curves = {k.split("/")[1] for k in arrays if k.startswith("curve/")}
+        facts = header["facts"]
+        edges = facts.pop("edges", None)
+        return Trace(
+            run=Run(**header["run"]),
+            layers=tuple(Layer(**x) for x in header["layers"]),
+            facts=Facts(**facts, edges=None if edges is None else tuple((int(a), int(b)) for a, b in edges)),
+            steps=arrays["steps"],
+            columns={k.removeprefix("column/"): v for k, v in arrays.items() if k.startswith("column/")},
+            planes={k.removeprefix("plane/"): v for k, v in arrays.items() if k.startswith("plane/")},
+            curves={k: Curve(arrays[f"curve/{k}/steps"], arrays[f"curve/{k}/values"]) for k in sorted(curves)},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One measured number beside the threshold it crossed: `value relation threshold`, in `unit`, at `where` and `step`."""
+
+    signal: str
+    value: float
+    relation: str
+    threshold: float
+    unit: str = ""
+    where: str = ""
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a rule saw: the number and the place, then the consequence.
+
+    Attributes:
+        code: Stable code of the rule, such as `VAN001`.
+        symptom: A word of the symptom vocabulary, or None where the fault is structural.
+        severity: `error`, `warning` or `note`.
+        message: One sentence with its number and place.
+        evidence: The numbers behind it, the deciding one first.
+        where: Fully qualified module names, worst first.
+        steps: First and last step at which it was seen.
+        cause: A word of the cause vocabulary once an intervention or direct evidence has named it, else None.
+    """
+
+    code: str
+    symptom: str | None
+    severity: str
+    message: str
+    evidence: tuple[Evidence, ...] = ()
+    where: tuple[str, ...] = ()
+    steps: tuple[int, int] = (0, 0)
+    cause: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A change that a remedy offers, as pure data: it can be stored, applied to a Rig, undone and shown as code.
+
+    Attributes:
+        remedy: Name of the remedy that applies it, such as `swap_activation`.
+        options: The remedy's own options (JSON values).
+        where: Names of the rows it changes; empty means the whole model.
+        cause: The cause it would remove, a word of the vocabulary.
+        summary: A few words for a table: `swap_activation sigmoid -> tanh (Glorot)`.
+        code: What to change in one's own code; lines that start with `-` go, with `+` come.
+        needs: What it needs beyond a model (`optimizer`).
+        risk: What it may cost, in words.
+    """
+
+    remedy: str
+    options: dict[str, Any] = field(default_factory=dict)
+    where: tuple[str, ...] = ()
+    cause: str = ""
+    summary: str = ""
+    code: str = ""
+    needs: tuple[str, ...] = ()
+    risk: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervention:
+    """One proposal tried on a copy with the same batch: what the failing signal was before and after.
+
+    Attributes:
+        proposal: What was changed.
+        cause: The cause that the change would remove.
+        code: Code of the finding whose signal was measured again.
+        signal: Name of the deciding signal, such as `gradient_gain`.
+        before: Its value before.
+        after: Its value after (median over repeats for random changes).
+        unit: Unit of both.
+        restored: True if the signal came into its healthy range.
+        findings: Codes of the findings of that rule's kind that remained.
+    """
+
+    proposal: Proposal
+    cause: str
+    code: str
+    signal: str
+    before: float
+    after: float
+    unit: str = ""
+    restored: bool = False
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A set of proposals tried by training: the metric of each seed before and after, paired.
+
+    Attributes:
+        proposals: What was changed together.
+        seeds: The seeds (K,), the same for both sides.
+        before: Metric of the unchanged experiment for each seed (K,); a non-finite metric counts as the worst.
+        after: Metric with the proposals for each seed (K,).
+        metric: Name of the metric.
+        maximize: True if larger is better.
+        seconds: Wall-clock seconds of the trial.
+        findings: Codes of the error findings that remain with the proposals, judged on the first seed.
+        verdict: `fixed`, `improved` or `no_better`.
+    """
+
+    proposals: tuple[Proposal, ...]
+    seeds: tuple[int, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    metric: str = "accuracy"
+    maximize: bool = True
+    seconds: float = 0.0
+    findings: tuple[str, ...] = ()
+    verdict: str = "no_better"

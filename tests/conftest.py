@@ -1,0 +1,40 @@
+"""What every test gets: one torch thread, and in continuous integration no skipped test."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Workers share the cores: one thread each is faster than all threads each."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Turns a run with skipped tests into a failed one where the environment says CI."""
+    if os.environ.get("CI", "").lower() in {"", "0", "false"} or exitstatus != pytest.ExitCode.OK:
+        return
+    if _skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says why the run failed."""
+    if os.environ.get("CI", "").lower() in {"", "0", "false"} or not (skipped := _skipped(config)):
+        return
+    terminalreporter.section("skipped tests fail in continuous integration", red=True)
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        terminalreporter.line(f"{report.nodeid}: {reason}")
+
+
+def _skipped(config: pytest.Config) -> list[pytest.TestReport | pytest.CollectReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")  # None in a worker: the controller gathers the reports
+    return list(reporter.stats.get("skipped", [])) if reporter is not None else []

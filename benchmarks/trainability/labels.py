@@ -1,14 +1,14 @@
 """Grid of plain MLPs -> one CSV row for each training run -> does this network train?
 
 A *cell* is (data, width, activation, initialiser, depth, seed). It is *trained* when some rate in
-`RATES` reaches 90% of the best score on this data, over all its cells, within the budget of steps:
+`RATES` reaches 90% of the best score on this data, over all its cells, within the budget of steps.
 
-    (score - chance) / (best - chance) >= 0.9
-
-Score is training accuracy; chance is that of the best constant answer (the share of the commonest
-class). Chance is subtracted on every data set, because without it a network that has learned nothing
-stands at 0.5 / 0.84 = 60% of the best on two circles and at 10% on digits, so that one threshold would
-ask for different things.
+Score is training accuracy, and chance is not subtracted: 90% of the way from chance to the best is
+0.825 on two circles, inside the spread of healthy networks (0.80 to 0.86), so that the two seeds of a
+cell agree on 89% of the labels; 90% of the best itself is 0.775, between the two peaks of the scores,
+and they agree on 94% (digits: 97% either way). This was settled on the calibration sets alone. It needs
+data on which the best constant answer stays well below 0.9 of the best, so `chance` (the share of the
+commonest class) stands in every row, and `trained(above_chance=True)` is the other definition.
 
 All runs (initialisers x seeds x rates) of one (data, activation, depth) train at once, as stacked weights.
 
@@ -79,17 +79,18 @@ def network(data: str, activation: str, initialiser: str, depth: int, seed: int)
     return mlp([x.shape[1], *[BUDGETS[data].width] * depth, int(y.max()) + 1], activation, initialiser, seed=seed)
 
 
-def trained(rows: Iterable[dict[str, str]], fraction: float = 0.9) -> dict[tuple[str, ...], bool]:
+def trained(rows: Iterable[dict[str, str]], *, fraction: float = 0.9, above_chance: bool = False) -> dict[tuple[str, ...], bool]:
     """Whether each cell is trained (definition above); the key holds the CSV's strings in the order of `CELL`."""
-    best: dict[tuple[str, ...], float] = {}
-    ceiling: dict[str, float] = {}
-    chance: dict[str, float] = {}
+    score: dict[tuple[str, ...], float] = {}
+    best: dict[str, float] = {}
+    floor: dict[str, float] = {}
     for row in rows:
-        cell, score = tuple(row[name] for name in CELL), float(row["score"])
-        best[cell] = max(best.get(cell, 0.0), score)
-        ceiling[row["data"]] = max(ceiling.get(row["data"], 0.0), score)
-        chance[row["data"]] = float(row["chance"])
-    return {cell: score - chance[cell[0]] >= fraction * (ceiling[cell[0]] - chance[cell[0]]) for cell, score in best.items()}
+        cell, data, reached = tuple(row[name] for name in CELL), row["data"], float(row["score"])
+        score[cell] = max(score.get(cell, 0.0), reached)
+        best[data] = max(best.get(data, 0.0), reached)
+        floor[data] = float(row["chance"]) if above_chance else 0.0
+    bar = {data: floor[data] + fraction * (best[data] - floor[data]) for data in best}
+    return {cell: reached >= bar[cell[0]] for cell, reached in score.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

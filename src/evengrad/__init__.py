@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from evengrad.remedies.schemes import gain, initialize_
     from evengrad.repair import fix
     from evengrad.report import Report
+    from evengrad.rig import Rig
     from evengrad.rules.base import Rule
     from evengrad.trace.gradient_check import gradient_check
     from evengrad.trace.jacobian import jacobian_spectrum
-    from evengrad.training import Experiment, Rig, build, train
+    from evengrad.training import Experiment, build, train
     from evengrad.types import Evidence, Finding, Intervention, Layer, Outcome, Proposal, Trace
 
 __version__ = "0.1.0"
@@ -51,7 +52,7 @@ _HOME = {
     "diagnose": "evengrad.examine",
     "fix": "evengrad.repair",
     "Experiment": "evengrad.training",
-    "Rig": "evengrad.training",
+    "Rig": "evengrad.rig",
     "build": "evengrad.training",
     "train": "evengrad.training",
     "gain": "evengrad.remedies.schemes",

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from evengrad import intervene
 from evengrad.errors import InputError
+from evengrad.intervene import Bench, add_causes
 from evengrad.judge import Judgement, chosen_rules, judge
 from evengrad.recording import Recording, trace_of
 from evengrad.report import Report
@@ -80,16 +80,18 @@ def check(
     return check_rig(rig, batch, chosen_rules(rules, select, ignore), causes=causes, started=started)
 
 
-def check_rig(rig: Rig, batch: Batch, rules: Sequence[Rule], *, causes: bool = True, started: float | None = None, name: str = "") -> Report:
+def check_rig(
+    rig: Rig, batch: Batch, rules: Sequence[Rule], *, causes: bool = True, started: float | None = None, name: str = ""
+) -> Report:
     """Checks a rig on one batch: what `check` and the first look of `fix` share."""
     started = time.perf_counter() if started is None else started
     trace = trace_of(rig, batch, name=name)
     if (trace.facts.inputs or {}).get("nonfinite_fraction") == 1.0:
         raise InputError("every input value is NaN or infinite: nothing can be measured. Look at how the data are loaded")
     judgement = judge(trace, rules)
-    report = _report(trace, judgement, rules)
+    report = _report(trace, judgement)
     if causes:
-        report = intervene.add_causes(report, rig, batch, {rule.code: rule for rule in rules})
+        report = add_causes(report, Bench(rig, batch, {rule.code: rule for rule in rules}))
     return replace(report, run=replace(trace.run, seconds=time.perf_counter() - started))
 
 
@@ -115,16 +117,15 @@ def diagnose_run(
     result = train(experiment, seed=seed, watcher=recording, max_seconds=max_seconds)
     trace = recording.trace(result.losses, seconds=result.seconds)
     judgement = judge(trace, rules)
-    report = _report(trace, judgement, rules)
+    report = _report(trace, judgement)
     if causes and report.findings:
         rig = build(experiment, seed)
-        by_code = {rule.code: rule for rule in rules}
-        report = intervene.add_causes(report, rig, first_batch(rig), by_code, experiment=experiment, seed=seed)
+        report = add_causes(report, Bench(rig, first_batch(rig), {rule.code: rule for rule in rules}, experiment))
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
     return replace(report, run=run, trainability=trainability(trace)), result
 
 
-def _report(trace: Trace, judgement: Judgement, rules: Sequence[Rule]) -> Report:
+def _report(trace: Trace, judgement: Judgement) -> Report:
     skipped = dict(judgement.skipped)
     if not trace.layers:
         skipped["structure"] = "no operation of this model could be seen (TorchScript?): nothing is known of its layers"

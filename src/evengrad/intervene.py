@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,105 +29,116 @@ _PAIRS = 3  # pairs tried where no single change works
 _REPLAY = 200  # steps replayed at most for a fault that only training shows
 
 
-def add_causes(
-    report: Report, rig: Rig, batch: Batch, rules: dict[str, Rule], *, experiment: Experiment | None = None, seed: int = 0
-) -> Report:
+@dataclass(frozen=True)
+class Change:
+    """A proposal, the remedy that applies it, and the findings that it is for."""
+
+    remedy: Remedy
+    proposal: Proposal
+    findings: list[Finding]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where changes are tried: a rig and a batch for faults that one pass shows, an experiment for those that only training shows."""
+
+    rig: Rig
+    batch: Batch
+    rules: dict[str, Rule]
+    experiment: Experiment | None = None
+
+
+def add_causes(report: Report, bench: Bench) -> Report:
     """Tries changes for every finding and adds interventions, causes and proposals to the report."""
     trace = report.trace
     if trace is None or not report.findings:
         return report
-    proposals = proposed(report.findings, trace)
+    changes = proposed(report.findings, trace)
     early = [f for f in report.findings if f.steps[0] == trace.steps[0]]
     late = [f for f in report.findings if f.steps[0] != trace.steps[0]]
     skipped = dict(report.skipped)
     tried: list[Intervention] = []
     if early:
         try:
-            copied = replace(rig, model=copy.deepcopy(rig.model), optimizer=None, scheduler=None)
+            copied = replace(bench.rig, model=copy.deepcopy(bench.rig.model), optimizer=None, scheduler=None)
         except Exception as error:  # a model's own __deepcopy__ can raise anything
             skipped["causes"] = f"the model cannot be copied ({error})"
         else:
-            tried += _at_once(early, trace.at(int(trace.steps[0])), proposals, copied, batch, rules)
-    if late and experiment is not None:
-        tried += _by_replay(late, trace, proposals, experiment, rules, seed)
+            tried += _at_once(early, changes, replace(bench, rig=copied), trace.at(int(trace.steps[0])))
+    if late and bench.experiment is not None:
+        tried += _by_replay(late, changes, bench, trace)
     findings = tuple(_caused(f, tried) for f in report.findings)
-    ordered = dict.fromkeys(f.cause for f in findings if f.cause)
-    return replace(
-        report, findings=findings, causes=tuple(ordered), interventions=tuple(tried), proposals=_ranked(proposals, tried), skipped=skipped
-    )
+    causes = tuple(dict.fromkeys(f.cause for f in findings if f.cause))
+    return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=_ranked(changes, tried), skipped=skipped)
 
 
-def proposed(findings: Sequence[Finding], trace: Trace) -> list[tuple[Remedy, Proposal, list[Finding]]]:
+def proposed(findings: Sequence[Finding], trace: Trace) -> list[Change]:
     """Collects what remedies propose, each change once with the findings it is for, in the order of least change."""
-    found: dict[str, tuple[Remedy, Proposal, list[Finding]]] = {}
+    found: dict[str, Change] = {}
     for remedy in sorted((member() for member in discovered().values()), key=lambda r: r.change):
         for finding in findings:
             for proposal in remedy.propose(finding, trace) if remedy.treats(finding) else ():
-                found.setdefault(f"{proposal.remedy} {proposal.summary}", (remedy, proposal, []))[2].append(finding)
+                found.setdefault(proposal.summary, Change(remedy, proposal, [])).findings.append(finding)
     return list(found.values())
 
 
-def _at_once(
-    findings: Sequence[Finding],
-    trace: Trace,
-    proposals: list[tuple[Remedy, Proposal, list[Finding]]],
-    rig: Rig,
-    batch: Batch,
-    rules: dict[str, Rule],
-) -> list[Intervention]:
+def _at_once(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:
     tried: list[Intervention] = []
-    visible = [(r, p, [f for f in fs if f in findings]) for r, p, fs in proposals if r.shows_at_once]
-    for remedy, proposal, treated in visible:
-        tried += _try([(remedy, proposal)], treated, trace, rig, batch, rules)
+    visible = [replace(c, findings=[f for f in c.findings if f in findings]) for c in changes if c.remedy.shows_at_once]
+    for change in visible:
+        tried += _try([change], change.findings, bench, trace)
     for finding in findings:
         if not any(t.restored for t in tried if t.code == finding.code):
-            for pair in _pairs([(r, p) for r, p, fs in visible if finding in fs]):
-                tried += _try(pair, [finding], trace, rig, batch, rules)
+            for pair in _pairs([c for c in visible if finding in c.findings]):
+                tried += _try(pair, [finding], bench, trace)
     return tried
 
 
-def _pairs(changes: list[tuple[Remedy, Proposal]]) -> Iterator[list[tuple[Remedy, Proposal]]]:
+def _pairs(changes: Sequence[Change]) -> Iterator[list[Change]]:
     """Pairs of changes of different kinds, least change first."""
-    found = [[a, b] for i, a in enumerate(changes) for b in changes[i + 1 :] if a[0].change != b[0].change]
-    yield from sorted(found, key=lambda pair: pair[0][0].change + pair[1][0].change)[:_PAIRS]
+    found = [[a, b] for i, a in enumerate(changes) for b in changes[i + 1 :] if a.remedy.change != b.remedy.change]
+    yield from sorted(found, key=lambda pair: pair[0].remedy.change + pair[1].remedy.change)[:_PAIRS]
 
 
-def _try(
-    changes: Sequence[tuple[Remedy, Proposal]], findings: Sequence[Finding], before: Trace, rig: Rig, batch: Batch, rules: dict[str, Rule]
-) -> list[Intervention]:
-    judged = [(f, rules[f.code]) for f in findings]
+def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, before: Trace) -> list[Intervention]:
+    judged = [bench.rules[f.code] for f in findings]
     if not judged:
         return []
-    columns = frozenset(need for _, rule in judged for need in rule.needs if need in COLUMNS)
+    columns = frozenset(need for rule in judged for need in rule.needs if need in COLUMNS)
+    evidence = any(need.startswith("facts.") for rule in judged for need in rule.needs)
+    worst = min(SEVERITIES.index(f.severity) for f in findings)
+    deciding = [i for i, f in enumerate(findings) if SEVERITIES.index(f.severity) == worst]
     draws: list[list[tuple[float, bool]]] = []
-    for k in range(_DRAWS if any(remedy.random for remedy, _ in changes) else 1):
-        drawn = replace(rig, seed=rig.seed + k)
-        undo = undo_all([remedy.apply(drawn, proposal) for remedy, proposal in changes])
+    for k in range(_DRAWS if any(c.remedy.random for c in changes) else 1):
+        drawn = replace(bench.rig, seed=bench.rig.seed + k)
+        undo = undo_all([c.remedy.apply(drawn, c.proposal) for c in changes])
         try:
-            after = trace_of(drawn, batch, columns=columns)
+            after = trace_of(drawn, bench.batch, columns=columns, facts=evidence)
         finally:
             undo()
-        draws.append([(rule.value(after), not any(rule.check(after))) for _, rule in judged])
-        if not any(restored for _, restored in draws[-1]):
-            break  # a draw that fails needs no second opinion
-    return [_intervention(changes, f, rule, before, [d[i] for d in draws]) for i, (f, rule) in enumerate(judged)]
+        draws.append([_verdict(rule, after) for rule in judged])
+        if not any(draws[-1][i][1] for i in deciding):
+            break  # a draw that leaves the strongest findings needs no second opinion
+    return [_intervention(changes, rule, before, [d[i] for d in draws]) for i, rule in enumerate(judged)]
 
 
-def _intervention(
-    changes: Sequence[tuple[Remedy, Proposal]], finding: Finding, rule: Rule, before: Trace, draws: Sequence[tuple[float, bool]]
-) -> Intervention:
+def _verdict(rule: Rule, trace: Trace) -> tuple[float, bool]:
+    return rule.value(trace), not any(rule.check(trace))
+
+
+def _intervention(changes: Sequence[Change], rule: Rule, before: Trace, draws: Sequence[tuple[float, bool]]) -> Intervention:
     values = [v for v, _ in draws if math.isfinite(v)]
-    proposal = changes[0][1] if len(changes) == 1 else _joined([p for _, p in changes])
+    proposal = changes[0].proposal if len(changes) == 1 else _joined([c.proposal for c in changes])
     return Intervention(
         proposal=proposal,
         cause=proposal.cause,
-        code=finding.code,
+        code=rule.code,
         signal=rule.signal[0],
         before=rule.value(before),
         after=float(np.median(values)) if values else math.nan,
         unit=rule.signal[1],
         restored=2 * sum(restored for _, restored in draws) > len(draws),
-        findings=() if draws[-1][1] else (finding.code,),
+        findings=() if draws[-1][1] else (rule.code,),
     )
 
 
@@ -142,48 +153,24 @@ def _joined(proposals: Sequence[Proposal]) -> Proposal:
     )
 
 
-def _by_replay(
-    findings: Sequence[Finding],
-    trace: Trace,
-    proposals: list[tuple[Remedy, Proposal, list[Finding]]],
-    experiment: Experiment,
-    rules: dict[str, Rule],
-    seed: int,
-) -> list[Intervention]:
+def _by_replay(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:
     """Trains again with each change, up to shortly after the fault first showed."""
     tried: list[Intervention] = []
     for finding in findings:
-        rule = rules[finding.code]
         steps = min(_REPLAY, finding.steps[0] + 10)
-        for remedy, proposal, treated in proposals:
-            if finding in treated:
-                after = _replay(experiment.repaired([proposal]), seed, steps)
-                tried.append(_intervention([(remedy, proposal)], finding, rule, trace, [(rule.value(after), not any(rule.check(after)))]))
+        for change in changes:
+            if finding in change.findings:
+                after = _replay(bench, change, steps)
+                rule = bench.rules[finding.code]
+                tried.append(_intervention([change], rule, trace, [_verdict(rule, after)]))
     return tried
 
 
-class _Stop(Exception):
-    """Ends a replay."""
-
-
-class _Until(Recording):
-    def __init__(self, steps: int) -> None:
-        super().__init__(dense=0, growth=1.3)
-        self._steps_left = steps
-
-    def after(self, rig: Rig, batch: Batch) -> None:
-        super().after(rig, batch)
-        if rig.step >= self._steps_left:
-            raise _Stop
-
-
-def _replay(experiment: Experiment, seed: int, steps: int) -> Trace:
-    recording = _Until(steps)
-    try:
-        losses = train(experiment, seed=seed, watcher=recording).losses
-    except _Stop:
-        losses = np.zeros(0)
-    return recording.trace(losses)
+def _replay(bench: Bench, change: Change, steps: int) -> Trace:
+    assert bench.experiment is not None  # its caller looked
+    recording = Recording(dense=0, growth=1.3)
+    result = train(bench.experiment.repaired([change.proposal]), seed=bench.rig.seed, watcher=recording, max_steps=steps)
+    return recording.trace(result.losses)
 
 
 def _caused(finding: Finding, tried: Sequence[Intervention]) -> Finding:
@@ -191,15 +178,14 @@ def _caused(finding: Finding, tried: Sequence[Intervention]) -> Finding:
     return replace(finding, cause=finding.cause or cause)
 
 
-def _ranked(proposals: list[tuple[Remedy, Proposal, list[Finding]]], tried: Sequence[Intervention]) -> tuple[Proposal, ...]:
+def _ranked(changes: Sequence[Change], tried: Sequence[Intervention]) -> tuple[Proposal, ...]:
     """Changes that removed the strongest findings first; among equals the smaller change, then what only training can show."""
 
-    def rank(entry: tuple[Remedy, Proposal, list[Finding]]) -> tuple[int, ...]:
-        remedy, proposal, findings = entry
-        mine = [t for t in tried if t.proposal is proposal]
-        errors = {f.code for f in findings if f.severity == SEVERITIES[0]}
+    def rank(change: Change) -> tuple[int, ...]:
+        mine = [t for t in tried if t.proposal is change.proposal]
+        errors = {f.code for f in change.findings if f.severity == SEVERITIES[0]}
         failed = sum(not t.restored for t in mine if t.code in errors or not errors)
         restored = sum(t.restored for t in mine)
-        return (0 if restored and not failed else 1 if not mine else 2 if restored else 3, remedy.change, -restored)
+        return (0 if restored and not failed else 1 if not mine else 2 if restored else 3, change.remedy.change, -restored)
 
-    return tuple(p for _, p, _ in sorted(proposals, key=rank))
+    return tuple(c.proposal for c in sorted(changes, key=rank))

@@ -19,7 +19,9 @@ class Judgement:
     skipped: dict[str, str]
 
 
-def chosen_rules(rules: Sequence[Rule] | None = None, select: Iterable[str] | None = None, ignore: Iterable[str] | None = None) -> list[Rule]:
+def chosen_rules(
+    rules: Sequence[Rule] | None = None, select: Iterable[str] | None = None, ignore: Iterable[str] | None = None
+) -> list[Rule]:
     """Returns the rules to run: all discovered with their own thresholds, a given rule in the place of its namesake.
 
     Args:
@@ -39,7 +41,9 @@ def chosen_rules(rules: Sequence[Rule] | None = None, select: Iterable[str] | No
     for prefix in [*(select or ()), *(ignore or ())]:
         if not any(code.startswith(prefix) for code in by_code):
             raise unknown("rule", prefix, by_code)
-    wanted = {c for c in by_code if select is None or c.startswith(tuple(select))} - {c for c in by_code if c.startswith(tuple(ignore or ("\0",)))}
+    wanted = {c for c in by_code if select is None or c.startswith(tuple(select))} - {
+        c for c in by_code if c.startswith(tuple(ignore or ("\0",)))
+    }
     return [rule for code, rule in sorted(by_code.items()) if code in wanted]
 
 

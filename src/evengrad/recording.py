@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evengrad.rig import Rig
-from evengrad.trace import facts
+from evengrad.trace import facts as evidence
 from evengrad.trace.batch import Batch
 from evengrad.trace.recorder import COLUMNS, Measurement, measure
 from evengrad.trace.stats import tensor_stats
@@ -18,11 +18,15 @@ from evengrad.types import Curve, Facts, Floats, Run, Series, Trace
 _CONSUMED = {f"grad_{x}": f"grad_raw_{x}" for x in ("norm", "mean", "abs_mean", "abs_max")}
 
 
-def trace_of(rig: Rig, batch: Batch, *, columns: frozenset[str] = COLUMNS, name: str = "") -> Trace:
-    """Measures one pass and returns it as a trace of one step."""
+def trace_of(rig: Rig, batch: Batch, *, columns: frozenset[str] = COLUMNS, facts: bool = True, name: str = "") -> Trace:
+    """Measures one pass and returns it as a trace of one step; fewer columns, or no facts, cost less."""
     found = measure(rig.model, batch, rig.loss_fn, columns=columns, seed=rig.seed)
     return Trace(
-        run=_run(rig, batch, name), layers=found.structure.layers, facts=_facts(rig, batch, found), steps=np.zeros(1, np.int64), columns=found.columns
+        run=_run(rig, batch, name),
+        layers=found.structure.layers,
+        facts=_facts(rig, batch, found) if facts else Facts(mode="train"),
+        steps=np.zeros(1, np.int64),
+        columns=found.columns,
     )
 
 
@@ -105,11 +109,11 @@ def _run(rig: Rig, batch: Batch, name: str) -> Run:
 
 def _facts(rig: Rig, batch: Batch, found: Measurement) -> Facts:
     return Facts(
-        inputs=facts.input_facts(batch, rig.model),
-        targets=facts.target_facts(batch),
-        head=facts.head_facts(found.structure, found.output),
-        loss=facts.loss_facts(rig.loss_fn, found.loss),
-        optimizer=facts.optimizer_facts(rig.optimizer, rig.model),
+        inputs=evidence.input_facts(batch, rig.model),
+        targets=evidence.target_facts(batch),
+        head=evidence.head_facts(found.structure, found.output),
+        loss=evidence.loss_facts(rig.loss_fn, found.loss),
+        optimizer=evidence.optimizer_facts(rig.optimizer, rig.model),
         mode="train",
         edges=found.structure.edges,
     )

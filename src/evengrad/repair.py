@@ -80,7 +80,8 @@ def fix(
     chosen_seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen_seeds or max_remedies < 1:
         raise InputError(f"fix needs at least one seed and max_remedies >= 1; got seeds={seeds!r}, max_remedies={max_remedies}")
-    search = _Search(experiment, chosen_seeds, chosen_rules(rules), max_seconds, progress, name)
+    deadline = None if max_seconds is None else time.perf_counter() + max_seconds
+    search = _Search(experiment, chosen_seeds, chosen_rules(rules), deadline=deadline, say=progress or (lambda _line: None), name=name)
     if not errors(search.report.findings, "warning"):
         return search.result("nothing_wrong", None)
     search.try_singles()
@@ -101,14 +102,13 @@ class _Search:
         experiment: Experiment,
         seeds: tuple[int, ...],
         rules: list[Rule],
-        max_seconds: float | None,
-        progress: Callable[[str], None] | None,
+        *,
+        deadline: float | None,
+        say: Callable[[str], None],
         name: str,
     ) -> None:
         self.experiment, self.seeds, self.rules, self.name = experiment, seeds, rules, name
-        self._deadline = None if max_seconds is None else time.perf_counter() + max_seconds
-        self._started = time.perf_counter()
-        self._say = progress or (lambda _line: None)
+        self._deadline, self._say, self._started = deadline, say, time.perf_counter()
         self.outcomes: list[Outcome] = []
         self._after: dict[tuple[str, ...], tuple[Trace | None, tuple[Finding, ...]]] = {}
         self._say(f"looking at every layer while seed {seeds[0]} trains")
@@ -151,11 +151,14 @@ class _Search:
         after = self._after.get(tuple(p.summary for p in chosen), (None, ()))[0]
         patch = "\n".join(f"# {p.summary}\n{p.code}" for p in chosen)
         run = replace(self.report.run, verb="fix", seconds=time.perf_counter() - self._started)
-        report = replace(
-            self.report, run=run, outcomes=tuple(self.outcomes), chosen=chosen, verdict=verdict, patch=patch, after=after
-        )
+        report = replace(self.report, run=run, outcomes=tuple(self.outcomes), chosen=chosen, verdict=verdict, patch=patch, after=after)
         return FixResult(
-            verdict=verdict, report=report, outcomes=report.outcomes, chosen=chosen, experiment=self.experiment.repaired(chosen), patch=patch
+            verdict=verdict,
+            report=report,
+            outcomes=report.outcomes,
+            chosen=chosen,
+            experiment=self.experiment.repaired(chosen),
+            patch=patch,
         )
 
     def _try(self, proposals: tuple[Proposal, ...]) -> None:

@@ -10,7 +10,15 @@ import numpy.typing as npt
 from evengrad.types import Facts, Floats, Layer, Run, Trace
 
 
-def chain(depth: int, *, width: int = 64, steps: int = 1, facts: Facts | None = None, layer: dict[str, Any] | None = None, **columns: npt.ArrayLike) -> Trace:
+def chain(
+    depth: int,
+    *,
+    width: int = 64,
+    steps: int = 1,
+    facts: Facts | None = None,
+    layer: dict[str, Any] | None = None,
+    **columns: npt.ArrayLike,
+) -> Trace:
     """Builds the trace of `depth` equal linear layers on one trunk.
 
     Args:

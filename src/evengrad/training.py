@@ -68,7 +68,9 @@ class Experiment:
             value = getattr(self, name)
             if not callable(value) or (name == "model" and isinstance(value, nn.Module)):
                 hint = "lambda: MyModel()" if name == "model" else "lambda model: torch.optim.SGD(model.parameters(), 0.1)"
-                raise InputError(f"Experiment's {name} must be a function{'' if name == 'loss_fn' else f', such as {hint}'}; got {type(value).__name__}")
+                raise InputError(
+                    f"Experiment's {name} must be a function{'' if name == 'loss_fn' else f', such as {hint}'}; got {type(value).__name__}"
+                )
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"Experiment's {name} must be at least 1; got {getattr(self, name)}")
@@ -129,7 +131,9 @@ def build(experiment: Experiment, seed: int = 0) -> Rig:
     return rig
 
 
-def train(experiment: Experiment, *, seed: int = 0, watcher: Watcher | None = None, max_seconds: float | None = None) -> TrainResult:
+def train(
+    experiment: Experiment, *, seed: int = 0, watcher: Watcher | None = None, max_seconds: float | None = None, max_steps: int | None = None
+) -> TrainResult:
     """Trains once: the same seed gives the same result, and torch's generators are left as they were.
 
     Args:
@@ -137,6 +141,7 @@ def train(experiment: Experiment, *, seed: int = 0, watcher: Watcher | None = No
         seed: Seed of weights, data order and dropout.
         watcher: Looks on at every step.
         max_seconds: Wall-clock budget; training stops after the step that exceeds it.
+        max_steps: Largest number of steps.
     """
     started = time.perf_counter()
     rig = build(experiment, seed)
@@ -151,7 +156,8 @@ def train(experiment: Experiment, *, seed: int = 0, watcher: Watcher | None = No
                 losses.append(_step(rig, batch, experiment.train_step))
                 if watcher is not None:
                     watcher.after(rig, batch)
-                if max_seconds is not None and time.perf_counter() - started > max_seconds:
+                late = max_seconds is not None and time.perf_counter() - started > max_seconds
+                if late or rig.step == max_steps:
                     break
             else:
                 if bool(losses[-1].isfinite()):
@@ -172,8 +178,7 @@ def evaluate(experiment: Experiment, rig: Rig) -> float:
     correct, total, count = 0.0, 0.0, 0
     by_accuracy = metric_name(experiment) == "accuracy"
     with torch.no_grad():
-        for batch in batches_of(data, max(experiment.batch_size, 1024), 0)(0):
-            batch = batch.to(rig.device)
+        for batch in (b.to(rig.device) for b in batches_of(data, max(experiment.batch_size, 1024), 0)(0)):
             output = call(rig.model, batch.inputs)
             if by_accuracy:
                 logits, labels = next(tensors_in(output)), next(tensors_in(batch.targets))
@@ -271,7 +276,7 @@ def _pair(batch: Any) -> Batch:
 
 
 def _step(rig: Rig, batch: Batch, train_step: TrainStep | None) -> Tensor:
-    assert rig.optimizer is not None and rig.loss_fn is not None  # build gave both
+    assert rig.optimizer is not None  # build gave one
     if train_step is not None:
         loss = torch.as_tensor(train_step(rig.model, (batch.inputs, batch.targets), rig.loss_fn, rig.optimizer))
     else:

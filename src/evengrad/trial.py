@@ -23,7 +23,12 @@ def run_seeds(experiment: Experiment, seeds: Sequence[int], *, progress: Progres
 
 
 def trial(
-    experiment: Experiment, proposals: Sequence[Proposal], seeds: Sequence[int], before: Sequence[float], *, progress: Progress | None = None
+    experiment: Experiment,
+    proposals: Sequence[Proposal],
+    seeds: Sequence[int],
+    before: Sequence[float],
+    *,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Trains with the proposals on the same seeds as `before` was, and compares seed by seed."""
     started = time.perf_counter()

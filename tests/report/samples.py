@@ -96,14 +96,14 @@ def healthy() -> Report:
 def run(*, steps: int = 120, every: int = 4, depth: int = 12) -> Report:
     """A watched run of `steps` sampled steps: ReLU layers die one after the other, then the numbers stop being finite."""
     one = trace(0.8, depth=depth, activation="relu", name="run.py:experiment")
-    s, l = np.mgrid[0:steps, 0:depth].astype(np.float64)
-    gradient = 1e-3 * 0.8 ** (depth - 1 - l) * np.exp(0.4 * np.sin(s / 9 + l) + (s / steps) * (l - depth) * 0.3)
+    step, row = np.mgrid[0:steps, 0:depth].astype(np.float64)
+    gradient = 1e-3 * 0.8 ** (depth - 1 - row) * np.exp(0.4 * np.sin(step / 9 + row) + (step / steps) * (row - depth) * 0.3)
     gradient[70:, 0], gradient[90:, 1], gradient[-6:, :] = 0.0, 0.0, np.nan
-    dead = np.clip((s / steps) * (depth - l) / depth * 1.3, 0, 1)
+    dead = np.clip((step / steps) * (depth - row) / depth * 1.3, 0, 1)
     columns = {
         "grad_out_norm": gradient,
-        "out_spread": np.exp(-0.1 * l + 0.1 * np.sin(s / 20)),
-        "update_norm": 1e-3 * np.exp(0.5 * np.sin(s / 15 + l / 3)),
+        "out_spread": np.exp(-0.1 * row + 0.1 * np.sin(step / 20)),
+        "update_norm": 1e-3 * np.exp(0.5 * np.sin(step / 15 + row / 3)),
         "weight_norm": np.ones((steps, depth)),
         "dead_fraction": dead,
     }
@@ -119,10 +119,15 @@ def run(*, steps: int = 120, every: int = 4, depth: int = 12) -> Report:
         curves={"loss": Curve(every_step, loss), "val_loss": Curve(every_step[::40], loss[::40] * 1.1), "lr": Curve(every_step, rate)},
     )
     dying = Finding(
-        code="ACT001", symptom="dead_relu", severity="error", message="84% of the units of layer 1 of 12 (net.0) are off for every sample",
-        evidence=(Evidence(signal="dead_fraction", value=0.84, relation=">", threshold=0.5, where="net.0", step=300),), where=("net.0", "net.2"),
-        steps=(200, 476), cause="lr_too_high",
-    )  # fmt: skip
+        code="ACT001",
+        symptom="dead_relu",
+        severity="error",
+        message="84% of the units of layer 1 of 12 (net.0) are off for every sample",
+        evidence=(Evidence(signal="dead_fraction", value=0.84, relation=">", threshold=0.5, where="net.0", step=300),),
+        where=("net.0", "net.2"),
+        steps=(200, 476),
+        cause="lr_too_high",
+    )
     return Report(run=watched.run, findings=(dying,), causes=("lr_too_high",), checked=CODES, trace=watched)
 
 
@@ -140,7 +145,8 @@ def hostile() -> Report:
 def hostile_run() -> Report:
     """A run of many steps with the same names."""
     base, evil = run(), hostile()
-    assert base.trace is not None and evil.trace is not None
+    assert base.trace is not None
+    assert evil.trace is not None
     return replace(base, run=evil.run, trace=replace(base.trace, layers=evil.trace.layers[: len(base.trace.layers)]))
 
 
@@ -173,7 +179,8 @@ def _vanishing() -> Finding:
         code="VAN001",
         symptom="vanishing_gradient",
         severity="error",
-        message="the gradient is multiplied by 0.24 at each layer on its way down (-0.62 decades, R² 1.00): layer 1 of 20 (net.0) receives 1.7e-12 of what layer 20 gets",
+        message="the gradient is multiplied by 0.24 at each layer on its way down (-0.62 decades, R² 1.00): "
+        "layer 1 of 20 (net.0) receives 1.7e-12 of what layer 20 gets",
         evidence=(Evidence(signal="gradient_gain", value=0.24, relation="<", threshold=0.78, unit="a layer"),),
         where=tuple(f"net.{2 * i}" for i in range(20)),
         cause="bad_hidden_activation",

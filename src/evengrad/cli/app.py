@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="evengrad",
-    help="Sees how activations and gradients flow through a deep network, explains why they vanish, explode, die or saturate, fixes the network and proves the fix.",
+    help="Sees how gradients flow through a deep network, explains why they vanish, explode or die, fixes it and proves the fix.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,6 +57,7 @@ def main() -> None:
 @app.command()
 def check(
     target: Target,
+    *,
     json: AsJson = False,
     output: Output = None,
     device: Device = None,
@@ -83,6 +84,7 @@ def check(
 @app.command()
 def diagnose(
     target: Target,
+    *,
     json: AsJson = False,
     output: Output = None,
     device: Device = None,
@@ -110,6 +112,7 @@ def diagnose(
 @app.command()
 def fix(
     target: Target,
+    *,
     json: AsJson = False,
     output: Output = None,
     device: Device = None,
@@ -130,7 +133,9 @@ def fix(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="Where the report goes.")] = Path("evengrad-demo.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="Where the report goes.")] = Path(
+        "evengrad-demo.html"
+    ),
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds that each change is tried on.")] = 3,
 ) -> None:
     """Two networks that do not train, on real data: found, explained, fixed, proved. Writes an HTML report."""
@@ -146,7 +151,7 @@ def demo(
     for report in reports:
         render(report, console)
         console.print()
-    path = write_many(reports, output, title="evengrad demo: two networks that do not train")
+    path = write_many(reports, "evengrad demo: two networks that do not train", output)
     console.print(f"report: {path.resolve()}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ __all__ = ["Remedy", "discovered"]
 
 def discovered() -> dict[str, type[Remedy]]:
     """Returns every remedy by its name: the files of this package and entry points of the group `evengrad.remedies`."""
-    return members("evengrad.remedies", Remedy, "name")  # type: ignore[type-abstract]
+    return members("evengrad.remedies", Remedy, "name")
 
 
 def __getattr__(name: str) -> type[Remedy]:

@@ -67,7 +67,7 @@ class InsertNorm(Remedy):
         child.train(layer.training)
         layer.add_module(CHILD, child)
         handle = layer.register_forward_hook(apply_norm)
-        undos: list[Undo] = [handle.remove, lambda: layer._modules.pop(CHILD)]
+        undos: list[Undo] = [handle.remove, lambda: delattr(layer, CHILD)]
         if rig.optimizer is not None:
             undos.append(join_optimizer(rig, list(child.parameters())))
         return undo_all(undos[::-1])

@@ -72,7 +72,9 @@ def variance_scaling_(
     raise unknown("distribution", distribution, ("normal", "truncated", "uniform"))
 
 
-def fill_(weight: Tensor, scheme: str, *, fans: tuple[int, int], gain: float = 1.0, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+def fill_(
+    weight: Tensor, scheme: str, *, fans: tuple[int, int], gain: float = 1.0, generator: torch.Generator | None = None, **options: Any
+) -> Tensor:
     """Fills `weight` in place by the initialiser called `scheme`; random numbers are drawn on the CPU, so every device gets the same.
 
     Args:
@@ -110,9 +112,9 @@ def _delta_orthogonal_(weight: Tensor, gain: float, generator: torch.Generator |
     """An orthogonal matrix at the centre of the kernel, zero elsewhere (Xiao et al. 2018)."""
     if weight.dim() < 3 or weight.shape[0] < weight.shape[1]:
         raise InputError(f"delta_orthogonal needs a kernel (out, in, k...) with out >= in; got {tuple(weight.shape)}")
-    centre = tuple(k // 2 for k in weight.shape[2:])
+    flat = int(np.ravel_multi_index([k // 2 for k in weight.shape[2:]], weight.shape[2:]))
     weight.zero_()
-    weight[(slice(None), slice(None), *centre)] = nn.init.orthogonal_(torch.empty(weight.shape[:2]), gain, generator=generator)
+    weight.flatten(2)[:, :, flat] = nn.init.orthogonal_(torch.empty(weight.shape[:2]), gain, generator=generator)
 
 
 def gain(activation: str | Callable[[Tensor], Tensor]) -> float:
@@ -139,7 +141,7 @@ def gain(activation: str | Callable[[Tensor], Tensor]) -> float:
     second_moment = float((function(z).double().square() * torch.from_numpy(weights)).sum() / math.sqrt(2 * math.pi))
     if not second_moment > 0:
         raise InputError(f"the activation has no second moment under a unit normal: E[phi(z)^2] = {second_moment}")
-    return second_moment**-0.5
+    return float(second_moment**-0.5)
 
 
 def _function(name: str) -> Callable[[Tensor], Tensor]:
@@ -150,7 +152,9 @@ def _function(name: str) -> Callable[[Tensor], Tensor]:
     raise unknown("activation", name, ("elu", "gelu", "mish", "relu", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh"))
 
 
-def plan(layer: Layer, scheme: str = "auto", activation: str | None = None, options: dict[str, float] | None = None) -> dict[str, Any] | None:
+def plan(
+    layer: Layer, scheme: str = "auto", activation: str | None = None, options: dict[str, float] | None = None
+) -> dict[str, Any] | None:
     """Returns how to fill one row's weight, as plain data, or None where no scheme is meant for it (RNN levels, norms, embeddings).
 
     Args:
@@ -212,7 +216,7 @@ def initialize_(model: nn.Module, scheme: str = "auto", *, inputs: Any = None, s
 def _trace(model: nn.Module, inputs: Any) -> Structure:
     with untouched(model, seed=0), torch.no_grad(), (capture := Capture(model)):
         capture.inputs(inputs)
-        return read_structure(capture, model, call(model, inputs))
+        return read_structure(capture, call(model, inputs))
 
 
 def _guess_inputs(model: nn.Module) -> Tensor:

@@ -24,7 +24,14 @@ _CLASSES: dict[str, Callable[[], nn.Module]] = {
     "selu": nn.SELU,
     "gelu": nn.GELU,
 }
-_SHOWN = {"tanh": "nn.Tanh()", "relu": "nn.ReLU()", "leaky_relu": "nn.LeakyReLU(0.2)", "elu": "nn.ELU()", "sigmoid": "nn.Sigmoid()", "selu": "nn.SELU()"}
+_SHOWN = {
+    "tanh": "nn.Tanh()",
+    "relu": "nn.ReLU()",
+    "leaky_relu": "nn.LeakyReLU(0.2)",
+    "elu": "nn.ELU()",
+    "sigmoid": "nn.Sigmoid()",
+    "selu": "nn.SELU()",
+}
 _INSTEAD = {
     "sigmoid": ("tanh", "relu"),
     "hardsigmoid": ("tanh", "relu"),
@@ -75,9 +82,7 @@ class SwapActivation(Remedy):
 def _proposal(old: str, new: str, rows: list[Layer], trace: Trace) -> Proposal:
     slope = {"negative_slope": 0.2} if new == "leaky_relu" else {}
     names = {x.name for x in rows}
-    plans = [
-        p for x in trace.layers if (p := schemes.plan(x, activation=new, options=slope) if x.name in names else schemes.plan(x))
-    ]
+    plans = [p for x in trace.layers if (p := schemes.plan(x, activation=new, options=slope) if x.name in names else schemes.plan(x))]
     scheme = next(p["scheme"] for p in plans)
     shown_old, shown_new = _SHOWN.get(old, f"{old}(x)"), _SHOWN.get(new, new)
     return Proposal(
@@ -126,7 +131,7 @@ class _Rewriter:
 
     def enter(self, _module: nn.Module, _args: object) -> None:
         mode = _RewriteMode(self.old, self.new)
-        mode.__enter__()
+        mode.__enter__()  # type: ignore[no-untyped-call]
         self._active.append(mode)
 
     def leave(self, _module: nn.Module, _args: object, _output: object) -> None:

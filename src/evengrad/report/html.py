@@ -14,7 +14,7 @@ from evengrad.report.markup import Markup, el, escape
 from evengrad.report.report import Report
 from evengrad.report.sections import article
 from evengrad.report.troubles import counted
-from evengrad.report.view import view
+from evengrad.report.view import View, view
 
 
 def render(report: Report) -> str:
@@ -31,19 +31,7 @@ def write(report: Report, path: str | Path) -> Path:
 def render_many(reports: Sequence[Report], title: str) -> str:
     """Returns one page with a section for each report, and links to them at the top."""
     shown = [view(r) for r in reports]
-    links = [
-        el(
-            "li",
-            el(
-                "a",
-                el("span", class_=f"light {v.verdict.tone}"),
-                el("b", v.title),
-                el("span", _short(v.verdict.figure, counted(v.findings))),
-                href=f"#report-{n}",
-            ),
-        )
-        for n, v in enumerate(shown, 1)
-    ]
+    links = [el("li", _link(v, r, n)) for n, (v, r) in enumerate(zip(shown, reports, strict=True), 1)]
     head = el("header", el("h1", title), el("nav", el("ol", *links), aria_label="reports"), class_="many")
     articles = [article(v, r.trace, n, level=2) for n, (v, r) in enumerate(zip(shown, reports, strict=True), 1)]
     return _page(f"{title} · evengrad", el("main", head, *articles))
@@ -54,8 +42,9 @@ def write_many(reports: Sequence[Report], title: str, path: str | Path) -> Path:
     return _write(render_many(reports, title), path)
 
 
-def _short(figure: str, count: str) -> str:
-    return count if not figure or figure.isdigit() else f"{figure} · {count}"
+def _link(shown: View, report: Report, number: int) -> Markup:
+    state = f"{report.verdict.replace('_', ' ')}, {shown.verdict.figure}" if shown.trials else counted(shown.findings)
+    return el("a", el("span", class_=f"light {shown.verdict.tone}"), el("b", shown.title), el("span", state), href=f"#report-{number}")
 
 
 def _page(title: str, body: Markup) -> str:

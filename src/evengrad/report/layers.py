@@ -15,7 +15,7 @@ from evengrad.types import Layer, Trace
 
 
 def layer_table(shown: View, trace: Trace) -> Markup:
-    """Builds the table, the output on top as in the picture of a run; long networks are thinned evenly, and say so."""
+    """Builds the table, the input first; a long network is thinned evenly, and the note says so."""
     every = max(1, math.ceil(len(trace.layers) / MAX_ROWS))
     rows = list(range(0, len(trace.layers), every))
     reaches = {p.key: _reach(p) for p in shown.planes}
@@ -70,7 +70,9 @@ def _cell(plane: Plane, row: int, reach: tuple[float, float]) -> Markup:
         picture = pictures.cell("zero", 0.0, "zero")
     else:
         decades = math.log10(value)
-        picture = pictures.cell("value", (decades - reach[0]) / (reach[1] - reach[0]), pictures.shade(decades - plane.centre, plane.reach))
+        picture = pictures.cell(
+            "value", (decades - reach[0]) / (reach[1] - reach[0]), pictures.shade(decades - plane.centre, max(8.0, plane.reach))
+        )
     return el("td", el("div", join(picture), el("span", text), class_="pair"), class_="p")
 
 

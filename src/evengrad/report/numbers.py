@@ -61,6 +61,8 @@ def seconds(value: float) -> str:
 
 def quantity(signal: str, value: float, unit: str = "") -> str:
     """Returns a signal's value as its kind is read: a gain as a factor a layer, a slope as its factor, a fraction in percent."""
+    if not math.isfinite(value):
+        return number(value)
     if signal.endswith("_gain"):
         return f"{factor(value)} {unit or 'a layer'}"
     if signal.endswith("_slope"):

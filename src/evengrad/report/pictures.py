@@ -13,7 +13,7 @@ LEVELS = 8  # shades on each side of the neutral colour
 
 def shade(decades: float, reach: float = 8.0) -> str:
     """Returns the class of a colour: `c1` … `c8` below the reference, `w1` … `w8` above it, `c0` at it."""
-    level = round(LEVELS * math.sqrt(min(1.0, abs(decades) / reach)))
+    level = int(LEVELS * math.sqrt(min(1.0, abs(decades) / reach)))
     return f"{'c' if decades < 0 or level == 0 else 'w'}{level}"
 
 

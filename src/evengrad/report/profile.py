@@ -82,7 +82,7 @@ def gradient_word(report: Report, finding: Finding | None) -> str:
     if not text or len(deep) < 2:
         return ""
     first, last = (layer_label(trace, i, name=False) for i in (deep[0], deep[-1]))
-    return f"The gradient changes by {text} on its way down: {first} receives {number(float(values[deep[0]]))} of what {last} gets."
+    return f"Gradient on its way down: {text}; {first} receives {number(float(values[deep[0]]))} of what {last} gets."
 
 
 def layer_count(trace: Trace) -> int:

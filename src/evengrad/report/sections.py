@@ -9,7 +9,7 @@ from evengrad.report.profile import Profile
 from evengrad.report.run import over_the_run
 from evengrad.report.trials import Trial, Trials, score, spread
 from evengrad.report.troubles import FindingView
-from evengrad.report.view import Idea, PatchLine, Verdict, View
+from evengrad.report.view import Idea, PatchLine, Verdict, View, patch_lines
 from evengrad.types import Trace
 
 
@@ -116,14 +116,8 @@ def _trial(trials: Trials, row: Trial) -> Markup:
 
 def _idea(idea: Idea) -> Markup:
     notes = "; ".join(x for x in (f"against {idea.why}" if idea.why else "", f"cost: {idea.risk}" if idea.risk else "") if x)
-    code = el("details", el("summary", "code"), _code(idea.code)) if idea.code else None
+    code = el("details", el("summary", "code"), _patch(patch_lines(idea.code))) if idea.code else None
     return el("div", el("b", idea.label), el("span", notes, class_="note") if notes else None, code, class_="idea")
-
-
-def _code(code: str) -> Markup:
-    from evengrad.report.view import patch_lines
-
-    return _patch(patch_lines(code))
 
 
 def _patch(lines: tuple[PatchLine, ...]) -> Markup:

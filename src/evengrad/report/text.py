@@ -36,7 +36,7 @@ _ASCII: dict[int, str] = str.maketrans(
     {
         "×": "x",
         "−": "-",
-        "→": "->",
+        "→": ">",
         "·": ".",
         "○": "0",
         "✕": "!",
@@ -52,7 +52,7 @@ _ASCII: dict[int, str] = str.maketrans(
     }
 )
 _ASCII |= dict(zip(map(ord, BLOCKS), "_.:-=+*#", strict=True))
-_INDENT = 14
+_INDENT, MIN_ROOM = 14, 12  # columns before a cause; the narrowest picture worth its place
 
 
 def plain(report: Report, width: int = 100) -> str:
@@ -77,10 +77,10 @@ def _print(report: Report, console: Console) -> None:
 
 
 def _parts(shown: View, width: int) -> Iterator[RenderableType]:
-    yield Text(_clean(shown.header))
+    yield from _wrapped("", shown.header, width, indent=0)
     if shown.trials is not None or not any(f.severity != "note" for f in shown.findings):
         yield Text()
-        yield Text(_clean(shown.verdict.headline), style=STYLES[shown.verdict.tone])
+        yield from _wrapped("", shown.verdict.headline, width, indent=0, style=STYLES[shown.verdict.tone])
         yield from _wrapped("", shown.verdict.detail, width, indent=0)
     if shown.profile is not None:
         yield Text()
@@ -103,8 +103,14 @@ def _strips(profile: Profile, width: int) -> Iterator[Text]:
     labels = [f"gradient {s.label}".strip() for s in profile.strips]
     column = max(map(len, labels)) + 2
     for strip, label in zip(profile.strips, labels, strict=True):
-        bars = _fitted(strip.bars, max(10, width - column - len(strip.slope) - 3))
-        yield Text.assemble((label.ljust(column), "dim"), *(_block(b) for b in bars), f"  {strip.slope}")
+        beside = width - column - len(strip.slope) - 3 >= 20
+        room = max(10, width - column - (len(strip.slope) + 3 if beside else 0))
+        bars = _fitted(strip.bars, room)
+        times = 2 if 2 * len(bars) <= room else 1
+        blocks = [(mark * times, style) for mark, style in map(_block, bars)]
+        yield Text.assemble((label.ljust(column), "dim"), *blocks, f"  {strip.slope}" if beside else "")
+        if not beside and strip.slope:
+            yield Text(" " * column + strip.slope)
     ends = f"{profile.first} … {profile.last}, relative to the last, axis from {number(10.0**profile.low)} to {number(10.0**profile.high)}"
     states = {b.state for s in profile.strips for b in s.bars}
     marks = [
@@ -137,9 +143,10 @@ def _loss(curve: Curve, width: int) -> Iterator[Text]:
         yield Text("loss      not finite at every step", style="bold magenta")
         return
     low, high = float(finite.min()), float(finite.max())
-    parts = [values[part] for part in np.array_split(np.arange(len(values)), min(len(values), 40, max(10, width - 40)))]
-    marks = [(NAN, "bold magenta") if not np.isfinite(p).all() else (_level(float(p.mean()), low, high), "") for p in parts]
     ends = f"  {_number(values[0])} → {_number(values[-1])} over {int(curve.steps[-1]) + 1:,} steps"
+    room = min(len(values), 40, max(8, width - 10 - len(ends)))
+    parts = [values[part] for part in np.array_split(np.arange(len(values)), room)]
+    marks = [(NAN, "bold magenta") if not np.isfinite(p).all() else (_level(float(p.mean()), low, high), "") for p in parts]
     yield Text.assemble(("loss      ", "dim"), *marks, ends)
 
 
@@ -160,24 +167,26 @@ def _finding(finding: FindingView, width: int) -> Iterator[Text]:
     also = f"also works: {'; '.join(finding.also)}" if finding.also else ""
     attempt = " | ".join(x for x in (finding.attempt, also) if x)
     if attempt:
-        yield from _wrapped("      try     ", attempt, width, indent=_INDENT, label="dim")
+        yield from _wrapped(f"      {'try' if finding.attempt else '':<8}", attempt, width, indent=_INDENT, label="dim")
 
 
 def _trials(trials: Trials, width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    longest = max(len(r.label) + 2 for r in trials.rows)
-    room = min(32, max(12, width - 54 - min(longest, 34)))
+    numbers = max(8, len(trials.metric)) + max(len(spread(trials.metric, r)) for r in trials.rows) + len("errors left") + 8
+    first = min(34, max(len(r.label) + 2 for r in trials.rows), max(14, width - numbers))
+    room = min(32, width - first - numbers - 3 * any(r.failed for r in trials.rows))
     low, high = score(trials.metric, trials.low), score(trials.metric, trials.high)
-    axis = f"{low}{' ' * max(1, room - len(low) - len(high))}{high}"
-    table.add_column("tried on 1 seed" if trials.seeds == 1 else f"tried on {trials.seeds} seeds", min_width=min(longest, 34))
+    table.add_column("tried on 1 seed" if trials.seeds == 1 else f"tried on {trials.seeds} seeds", min_width=first)
     table.add_column(trials.metric, justify="right", no_wrap=True)
     table.add_column("min – max", justify="right", no_wrap=True)
-    table.add_column(axis, no_wrap=True)
+    if room >= MIN_ROOM:
+        table.add_column(f"{low}{' ' * max(1, room - len(low) - len(high))}{high}", no_wrap=True)
     table.add_column("errors left")
     for row in trials.rows:
         style = "bold green" if row.chosen else ""
         cells = (("✓ " if row.chosen else "  ") + row.label, score(trials.metric, row.median), spread(trials.metric, row))
-        table.add_row(*(Text(_clean(c), style=style) for c in cells), _dots(row, room), Text(_clean(row.findings)))
+        dots = [_dots(row, room)] if room >= MIN_ROOM else []
+        table.add_row(*(Text(_clean(c), style=style) for c in cells), *dots, Text(_clean(row.findings)))
     return table
 
 
@@ -217,7 +226,7 @@ def _foot(shown: View, width: int) -> Iterator[Text]:
 
 def _wrapped(first: str | Text, body: str, width: int, *, indent: int, style: str = "", label: str = "") -> Iterator[Text]:
     """Wraps `body` after `first`; later lines are indented. Nothing is read as markup."""
-    head = first if isinstance(first, Text) else Text(first, style=label)
+    head = first if isinstance(first, Text) else Text.assemble((first, label))
     lines = textwrap.wrap(
         _clean(body),
         max(width, indent + 20),

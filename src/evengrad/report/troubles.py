@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from evengrad.report import wording
-from evengrad.report.numbers import number, plural, quantity
+from evengrad.report.numbers import plural, quantity
 from evengrad.report.report import Report
 from evengrad.types import Evidence, Finding, Intervention
 
@@ -58,10 +59,14 @@ def proof(tried: tuple[Intervention, ...]) -> str:
     good = next((i for i in tried if i.restored), None)
     parts = [f"{wording.change_phrase(good.proposal)} brings it to {_value(good)}"] if good is not None else []
     failed = [i for i in tried if not i.restored]
-    verbs = ["alone leaves" if good is not None else "leaves", *["leaves"] * 3]
-    parts += [f"{wording.change_phrase(i.proposal)} {verb} {_short(i)}" for i, verb in zip(failed, verbs, strict=False)]
+    parts += [_failure(i, alone=good is not None and n == 0) for n, i in enumerate(failed[:4])]
     parts += [f"{len(failed) - 4} more leave it sick"] if len(failed) > 4 else []
     return "; ".join(parts)
+
+
+def _failure(i: Intervention, *, alone: bool) -> str:
+    left = _short(i) if math.isfinite(i.after) else "nothing finite to measure"
+    return f"{wording.change_phrase(i.proposal)} {'alone ' if alone else ''}leaves {left}"
 
 
 def _block(report: Report, finding: Finding) -> FindingView:
@@ -104,7 +109,7 @@ def _relation(relation: str) -> str:
 
 def _where(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:4])
-    return f"{shown} and {number(len(names) - 4)} more" if len(names) > 4 else shown if len(names) != 1 else names[0]
+    return f"{shown} and {len(names) - 4:,} more" if len(names) > 4 else shown
 
 
 def counted(findings: tuple[FindingView, ...]) -> str:

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 
 from evengrad.report import wording
-from evengrad.report.numbers import number, percent, plural, seconds
+from evengrad.report.numbers import number, percent, plural, quantity, seconds
 from evengrad.report.planes import Plane, planes
 from evengrad.report.profile import Profile, gradient_word, layer_count, profile
 from evengrad.report.report import Report
 from evengrad.report.trials import Trials, score, trials
 from evengrad.report.troubles import FindingView, finding_views
-from evengrad.types import Curve
+from evengrad.types import Curve, Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def _verdict(report: Report) -> Verdict:
     detail = gradient_word(report, worst) or wording.sentence(worst.message)
     detail += f" Cause: {wording.cause_phrase(cause, report.trace)}." if cause else ""
     tone = "bad" if worst.severity == "error" else "warn"
-    return Verdict(tone=tone, headline=headline, detail=detail, **_chance(report))
+    return Verdict(tone=tone, headline=headline, detail=detail, **_chance(report, worst))
 
 
 def _trainability(report: Report) -> str:
@@ -158,20 +158,25 @@ def _trainability(report: Report) -> str:
     return percent(report.trainability) + (", before any change" if report.outcomes else "")
 
 
-def _chance(report: Report) -> dict[str, str]:
-    if report.trainability is None:
-        count = sum(f.severity != "note" for f in report.findings)
-        return {"figure": str(count), "caption": "finding" if count == 1 else "findings"}
-    return {"figure": percent(report.trainability), "caption": "chance to train at some rate"}
+def _chance(report: Report, worst: Finding | None) -> dict[str, str]:
+    """The number to remember: the chance to train, else what decided the worst finding."""
+    if report.trainability is not None:
+        return {"figure": percent(report.trainability), "caption": "chance to train at some rate"}
+    if worst is None or not worst.evidence:
+        return {}
+    first = worst.evidence[0]
+    figure, layer = quantity(first.signal, first.value), " a layer"
+    words = first.signal.replace("_", " ") + (layer if figure.endswith(layer) else f", {first.where}" if first.where else "")
+    return {"figure": figure.removesuffix(layer), "caption": words}
 
 
 def _healthy(report: Report) -> Verdict:
     rules = plural(len(report.checked), "rule")
     headline = "Nothing is wrong." if report.verdict == "nothing_wrong" else "No fault found."
-    notes = f"; {plural(len(report.findings), 'note')} below" if report.findings else ""
+    notes = f" but {plural(len(report.findings), 'note')}, below" if report.findings else ""
     word = gradient_word(report, None)
-    detail = f"{rules} looked and found nothing{' but notes' if notes else ''}{notes}. {word}".strip()
-    return Verdict(tone="good", headline=headline, detail=detail, **_chance(report))
+    detail = f"{rules} looked and found nothing{notes}. {word}".strip()
+    return Verdict(tone="good", headline=headline, detail=detail, **_chance(report, None))
 
 
 def _trial_verdict(report: Report) -> Verdict:

@@ -75,8 +75,8 @@ NOUNS = {
     "add_residual": "skip connections",
     "clip_norm": "clipping by norm",
     "clip_value": "clipping by value",
-    "standardize_inputs": "standardised inputs",
-    "standardise_inputs": "standardised inputs",
+    "lower_rate": "rate",
+    "standardize_input": "standardised inputs",
 }
 _JOINS = ("before", "after", "with", "in", "at", "to", "of", "on", "for", "by", "around", "between", "from", "×", "(")
 
@@ -102,16 +102,27 @@ def arrows(text: str) -> str:
 
 def change_label(proposal: Proposal) -> str:
     """Returns a change as a table names it: `sigmoid → tanh (Glorot)`, `batch norm before each activation`."""
-    name, rest = proposal.remedy, proposal.summary.strip()
-    noun = NOUNS.get(name, name.replace("_", " "))
+    names, parts = proposal.remedy.split("+"), proposal.options.get("parts", [])
+    if len(names) > 1 and len(names) == len(parts):
+        return " and ".join(_label(name, str(part)) for name, part in zip(names, parts, strict=True))
+    return _label(proposal.remedy, proposal.summary)
+
+
+def _label(name: str, summary: str) -> str:
+    noun, rest = NOUNS.get(name, name.replace("_", " ")), summary.strip()
     if rest and not rest.startswith(name):
-        return arrows(rest)
-    rest = rest.removeprefix(name).strip(" :")
-    if "->" in rest or "→" in rest:
-        return arrows(rest)
+        return _spaced(arrows(rest))
+    rest = _spaced(arrows(rest.removeprefix(name).strip(" :")))
+    if "→" in rest:
+        return rest if name.startswith("swap") else f"{noun} {rest}"
     if not rest:
         return noun
-    return f"{noun} {rest}" if rest.startswith(_JOINS) else f"{noun} ({arrows(rest)})"
+    return f"{noun} {rest}" if rest.startswith(_JOINS) else f"{noun} ({rest})"
+
+
+def _spaced(text: str) -> str:
+    """Schemes in brackets lose their underscores: `(glorot_normal)` reads `(glorot normal)`."""
+    return re.sub(r"\([\w, ]+\)", lambda m: m[0].replace("_", " "), text)
 
 
 def change_phrase(proposal: Proposal) -> str:

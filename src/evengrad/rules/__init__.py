@@ -8,7 +8,7 @@ __all__ = ["Examples", "Rule", "discovered"]
 
 def discovered() -> dict[str, type[Rule]]:
     """Returns every rule by its code: the files of this package and entry points of the group `evengrad.rules`."""
-    return members("evengrad.rules", Rule, "code")  # type: ignore[type-abstract]
+    return members("evengrad.rules", Rule, "code")
 
 
 def __getattr__(name: str) -> type[Rule]:

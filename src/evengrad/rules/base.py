@@ -72,10 +72,14 @@ class Rule(ABC):
                 return f"needs {need}, which was not seen on any layer"
         return None
 
-    def finding(self, trace: Trace, severity: str, message: str, evidence: tuple[Evidence, ...], where: tuple[str, ...], at: tuple[int, int]) -> Finding:
+    def finding(
+        self, trace: Trace, severity: str, message: str, *, evidence: tuple[Evidence, ...], where: tuple[str, ...], at: tuple[int, int]
+    ) -> Finding:
         """Builds a finding of this rule; `at` are the numbers of the first and last sampled step at which it was seen."""
         steps = (int(trace.steps[at[0]]), int(trace.steps[at[1]]))
-        return Finding(code=self.code, symptom=self.symptom, severity=severity, message=message, evidence=evidence, where=where, steps=steps)
+        return Finding(
+            code=self.code, symptom=self.symptom, severity=severity, message=message, evidence=evidence, where=where, steps=steps
+        )
 
 
 def judged(trace: Trace) -> Steps:

@@ -32,10 +32,18 @@ class DeadRelu(Rule):
     code: ClassVar[str] = "ACT001"
     symptom: ClassVar[str | None] = "dead_relu"
     title: ClassVar[str] = "ReLU units are dead"
-    causes: ClassVar[tuple[str, ...]] = ("bad_hidden_activation", "lr_too_high", "bad_init_large", "too_narrow_relu", "input_not_normalized")
+    causes: ClassVar[tuple[str, ...]] = (
+        "bad_hidden_activation",
+        "lr_too_high",
+        "bad_init_large",
+        "too_narrow_relu",
+        "input_not_normalized",
+    )
     needs: ClassVar[tuple[str, ...]] = ("dead_fraction",)
     signal: ClassVar[tuple[str, str]] = ("dead_fraction", "of units")
-    helps: ClassVar[str] = "a smaller rate and a new initialisation; leaky ReLU, ELU or GELU; a norm before the activation; standardised inputs"
+    helps: ClassVar[str] = (
+        "a smaller rate and a new initialisation; leaky ReLU, ELU or GELU; a norm before the activation; standardised inputs"
+    )
     max_dead_fraction: float = 0.8
     error_fraction: float = 0.99
 
@@ -44,16 +52,24 @@ class DeadRelu(Rule):
         if not steps or steps[-1] != len(trace.steps) - 1:
             return
         dead = self._dead(trace, steps[-1])
-        rows = sorted(np.flatnonzero(dead > self.max_dead_fraction), key=lambda i: -dead[i])
+        rows = sorted(map(int, np.flatnonzero(dead > self.max_dead_fraction)), key=lambda i: -dead[i])
         worst = float(dead[rows[0]])
         more = f"; {len(rows)} layers are above {self.max_dead_fraction:.0%}" if len(rows) > 1 else ""
         message = f"{worst:.0%} of the ReLU units of {place(trace, rows[0])} are off for every sample and pass no gradient{more}"
         evidence = tuple(
-            Evidence(signal="dead_fraction", value=float(dead[i]), relation=">", threshold=self.max_dead_fraction, unit="of units", where=trace.layers[i].name)
+            Evidence(
+                signal="dead_fraction",
+                value=float(dead[i]),
+                relation=">",
+                threshold=self.max_dead_fraction,
+                unit="of units",
+                where=trace.layers[i].name,
+            )
             for i in rows
         )
         where = tuple(trace.layers[i].name for i in rows)
-        yield self.finding(trace, "error" if worst >= self.error_fraction else "warning", message, evidence, where, (steps[0], steps[-1]))
+        severity = "error" if worst >= self.error_fraction else "warning"
+        yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(steps[0], steps[-1]))
 
     def value(self, trace: Trace) -> float:
         return float(np.nanmax(self._dead(trace, len(trace.steps) - 1), initial=0))

@@ -32,7 +32,9 @@ class ExplodingGradient(Rule):
     causes: ClassVar[tuple[str, ...]] = ("bad_init_large", "input_not_normalized", "lr_too_high", "no_grad_clip")
     needs: ClassVar[tuple[str, ...]] = ("grad_out_norm",)
     signal: ClassVar[tuple[str, str]] = ("gradient_gain", "a layer")
-    helps: ClassVar[str] = "an initialiser that matches the activation (Glorot, He, LeCun, orthogonal); a norm before each activation; clipping by norm"
+    helps: ClassVar[str] = (
+        "an initialiser that matches the activation (Glorot, He, LeCun, orthogonal); a norm before each activation; clipping by norm"
+    )
     max_gained_decades: float = 2.0
     error_decades: float = 3.0
 
@@ -43,8 +45,9 @@ class ExplodingGradient(Rule):
         worst = self._worst(trace, sick[-1])
         if worst is not None:
             severity = "error" if worst.total >= self.error_decades else "warning"
+            message, evidence = self._message(trace, worst, sick[-1]), self._evidence(worst)
             where = tuple(trace.layers[i].name for i in worst.rows)
-            yield self.finding(trace, severity, self._message(trace, worst, sick[-1]), self._evidence(worst), where, (sick[0], sick[-1]))
+            yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(sick[0], sick[-1]))
 
     def value(self, trace: Trace) -> float:
         worst = self._worst(trace, len(trace.steps) - 1)
@@ -65,7 +68,8 @@ class ExplodingGradient(Rule):
         profile = relative_profile(trace, index=index)
         deep = [i for i in deep_rows(trace) if profile[i] > 0]
         return (
-            f"the gradient is multiplied by {slope.gain:.2g} at each layer on its way down ({slope.decades:+.2f} decades, R² {slope.r2:.2f}): "
+            f"the gradient is multiplied by {slope.gain:.2g} at each layer on its way down "
+            f"({slope.decades:+.2f} decades, R² {slope.r2:.2f}): "
             f"{place(trace, deep[0])} receives {profile[deep[0]]:.1e} times what layer {trace.layers[deep[-1]].depth} gets"
         )
 

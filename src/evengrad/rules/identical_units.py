@@ -43,7 +43,8 @@ class IdenticalUnits(Rule):
         layer = trace.layers[rows[0]]
         count = max(1, round(float(distinct[rows[0]]) * layer.fan_out))
         more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
-        message = f"the {layer.fan_out} units of {place(trace, rows[0])} have only {count} distinct set{'s' * (count > 1)} of weights: copies stay copies{more}"
+        sets = f"only {count} distinct set{'s' * (count > 1)} of weights"
+        message = f"the {layer.fan_out} units of {place(trace, rows[0])} have {sets}: copies stay copies{more}"
         evidence = tuple(
             Evidence(
                 signal="distinct_unit_fraction",
@@ -55,7 +56,8 @@ class IdenticalUnits(Rule):
             )
             for i in rows
         )
-        yield self.finding(trace, "error", message, evidence, tuple(trace.layers[i].name for i in rows), (index, index))
+        where = tuple(trace.layers[i].name for i in rows)
+        yield self.finding(trace, "error", message, evidence=evidence, where=where, at=(index, index))
 
     def value(self, trace: Trace) -> float:
         index = len(trace.steps) - 1

@@ -48,9 +48,13 @@ class InitializerMismatch(Rule):
         shifted = [i for i in np.argsort(-np.nan_to_num(means)) if means[i] > self.max_mean_ratio]
         if shifted:
             row = int(shifted[0])
-            message = f"the weights of {place(trace, row)} have mean {self._mean(trace, row):+.2g}, {means[row]:.0%} of their RMS: every unit is driven the same way"
-            evidence = Evidence(signal="mean_ratio", value=float(means[row]), relation=">", threshold=self.max_mean_ratio, where=trace.layers[row].name)
-            yield self.finding(trace, "warning", message, (evidence,), tuple(trace.layers[i].name for i in shifted), (0, 0))
+            share = f"mean {self._mean(trace, row):+.2g}, {means[row]:.0%} of their RMS"
+            message = f"the weights of {place(trace, row)} have {share}: every unit is driven the same way"
+            evidence = Evidence(
+                signal="mean_ratio", value=float(means[row]), relation=">", threshold=self.max_mean_ratio, where=trace.layers[row].name
+            )
+            where = tuple(trace.layers[i].name for i in shifted)
+            yield self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, 0))
         elif abs(total) > self.max_decades:
             rows = [int(i) for i in np.argsort(-np.abs(np.nan_to_num(ratios))) if np.isfinite(ratios[i]) and ratios[i] * total > 0]
             typical = 10 ** float(np.nanmedian(ratios[rows]))
@@ -60,7 +64,8 @@ class InitializerMismatch(Rule):
                 f"({len(rows)} layers, {total:+.1f} decades together)"
             )
             evidence = Evidence(signal="scale_decades", value=abs(total), relation=">", threshold=self.max_decades, unit="decades")
-            yield self.finding(trace, "warning", message, (evidence,), tuple(trace.layers[i].name for i in rows), (0, 0))
+            where = tuple(trace.layers[i].name for i in rows)
+            yield self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, 0))
 
     def value(self, trace: Trace) -> float:
         means = self._means(trace)

@@ -28,7 +28,9 @@ class InputNotNormalized(Rule):
     causes: ClassVar[tuple[str, ...]] = ("input_not_normalized",)
     needs: ClassVar[tuple[str, ...]] = ("facts.inputs",)
     signal: ClassVar[tuple[str, str]] = ("largest_feature", "in the input's unit")
-    helps: ClassVar[str] = "subtract each feature's mean and divide by its standard deviation, both taken from the training data; or a batch norm as first layer"
+    helps: ClassVar[str] = (
+        "subtract each feature's mean and divide by its standard deviation (training data's); or a batch norm as first layer"
+    )
     max_feature: float = 5.0
     min_feature: float = 0.01
 
@@ -39,12 +41,14 @@ class InputNotNormalized(Rule):
             return
         if max(mean, high) > self.max_feature:
             evidence = Evidence(signal="largest_feature", value=max(mean, high), relation=">", threshold=self.max_feature, where="inputs")
-            message = f"inputs are not standardised: standard deviations of features run from {low:.3g} to {high:.3g}, means up to {mean:.3g}"
-            yield self.finding(trace, "warning", message, (evidence,), ("inputs",), (0, 0))
+            message = (
+                f"inputs are not standardised: standard deviations of features run from {low:.3g} to {high:.3g}, means up to {mean:.3g}"
+            )
+            yield self.finding(trace, "warning", message, evidence=(evidence,), where=("inputs",), at=(0, 0))
         elif high < self.min_feature:
             evidence = Evidence(signal="widest_feature", value=high, relation="<", threshold=self.min_feature, where="inputs")
             message = f"inputs hardly vary: the widest feature has a standard deviation of {high:.2g}"
-            yield self.finding(trace, "warning", message, (evidence,), ("inputs",), (0, 0))
+            yield self.finding(trace, "warning", message, evidence=(evidence,), where=("inputs",), at=(0, 0))
 
     def value(self, trace: Trace) -> float:
         facts = trace.facts.inputs or {}

@@ -46,8 +46,10 @@ class NonFinite(Rule):
         index = steps[0] if steps else 0
         message, where = self._first(trace, index, inputs, bad_loss)
         count = self._count(trace, index)
-        evidence = Evidence(signal="nonfinite_places", value=count, relation=">", threshold=self.max_nonfinite, unit="places", step=int(trace.steps[index]))
-        yield self.finding(trace, "error", message, (evidence,), where, (index, steps[-1] if steps else index))
+        evidence = Evidence(
+            signal="nonfinite_places", value=count, relation=">", threshold=self.max_nonfinite, unit="places", step=int(trace.steps[index])
+        )
+        yield self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(index, steps[-1] if steps else index))
 
     def value(self, trace: Trace) -> float:
         return float(self._count(trace, len(trace.steps) - 1))
@@ -69,7 +71,9 @@ class NonFinite(Rule):
             if rows:
                 row = rows[0] if name in {"weight_abs_max", "out_abs_max"} else rows[-1]
                 more = f"; {len(rows) - 1} more layers follow" if len(rows) > 1 else ""
-                return f"the {word} of {place(trace, row)} is the first that is NaN or infinite {at}{more}", tuple(trace.layers[i].name for i in rows)
+                return f"the {word} of {place(trace, row)} is the first that is NaN or infinite {at}{more}", tuple(
+                    trace.layers[i].name for i in rows
+                )
         return f"the loss is NaN or infinite from step {bad_loss}, after finite outputs: the loss itself makes it", ("loss",)
 
     @classmethod

@@ -32,7 +32,9 @@ class SaturatedActivation(Rule):
     causes: ClassVar[tuple[str, ...]] = ("bad_init_large", "input_not_normalized", "bad_hidden_activation", "lr_too_high")
     needs: ClassVar[tuple[str, ...]] = ("saturated_fraction",)
     signal: ClassVar[tuple[str, str]] = ("saturated_fraction", "of elements")
-    helps: ClassVar[str] = "standardised inputs; Glorot initialisation; a norm before the activation; an activation that is not flat on both sides"
+    helps: ClassVar[str] = (
+        "standardised inputs; Glorot initialisation; a norm before the activation; an activation that is not flat on both sides"
+    )
     max_saturated_fraction: float = 0.5
     error_fraction: float = 0.8
 
@@ -41,18 +43,28 @@ class SaturatedActivation(Rule):
         if not steps or steps[-1] != len(trace.steps) - 1:
             return
         flat = self._flat(trace, steps[-1])
-        rows = sorted(np.flatnonzero(flat > self.max_saturated_fraction), key=lambda i: -flat[i])
+        rows = sorted(map(int, np.flatnonzero(flat > self.max_saturated_fraction)), key=lambda i: -flat[i])
         worst = float(flat[rows[0]])
         more = f"; {len(rows)} layers are above {self.max_saturated_fraction:.0%}" if len(rows) > 1 else ""
         activation = trace.layers[rows[0]].activation
-        message = f"{worst:.0%} of what {place(trace, rows[0])} feeds into {activation} lies where it is flat and passes almost no gradient{more}"
+        message = (
+            f"{worst:.0%} of what {place(trace, rows[0])} feeds into {activation} lies where it is flat and passes almost no gradient{more}"
+        )
         limit = self.max_saturated_fraction
         evidence = tuple(
-            Evidence(signal="saturated_fraction", value=float(flat[i]), relation=">", threshold=limit, unit="of elements", where=trace.layers[i].name)
+            Evidence(
+                signal="saturated_fraction",
+                value=float(flat[i]),
+                relation=">",
+                threshold=limit,
+                unit="of elements",
+                where=trace.layers[i].name,
+            )
             for i in rows
         )
         where = tuple(trace.layers[i].name for i in rows)
-        yield self.finding(trace, "error" if worst >= self.error_fraction else "warning", message, evidence, where, (steps[0], steps[-1]))
+        severity = "error" if worst >= self.error_fraction else "warning"
+        yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(steps[0], steps[-1]))
 
     def value(self, trace: Trace) -> float:
         return float(np.nanmax(self._flat(trace, len(trace.steps) - 1), initial=0))

@@ -30,10 +30,18 @@ class SignalCollapse(Rule):
     code: ClassVar[str] = "ACT003"
     symptom: ClassVar[str | None] = "signal_collapse"
     title: ClassVar[str] = "the signal across samples collapses along depth"
-    causes: ClassVar[tuple[str, ...]] = ("bad_hidden_activation", "bad_init_small", "bad_init_large", "constant_init", "input_not_normalized")
+    causes: ClassVar[tuple[str, ...]] = (
+        "bad_hidden_activation",
+        "bad_init_small",
+        "bad_init_large",
+        "constant_init",
+        "input_not_normalized",
+    )
     needs: ClassVar[tuple[str, ...]] = ("out_spread",)
     signal: ClassVar[tuple[str, str]] = ("spread_gain", "a layer")
-    helps: ClassVar[str] = "an initialiser that matches the activation; tanh, ReLU or SELU in place of the logistic; a norm before each activation"
+    helps: ClassVar[str] = (
+        "an initialiser that matches the activation; tanh, ReLU or SELU in place of the logistic; a norm before each activation"
+    )
     max_lost_decades: float = 2.0
     error_decades: float = 4.0
 
@@ -56,7 +64,8 @@ class SignalCollapse(Rule):
             Evidence(signal="lost_decades", value=lost, relation=">", threshold=self.max_lost_decades, unit="decades"),
         )
         where = tuple(trace.layers[i].name for i in reversed(rows))
-        yield self.finding(trace, "error" if lost >= self.error_decades else "warning", message, evidence, where, (sick[0], index))
+        severity = "error" if lost >= self.error_decades else "warning"
+        yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(sick[0], index))
 
     def value(self, trace: Trace) -> float:
         worst = self._worst(trace, len(trace.steps) - 1)

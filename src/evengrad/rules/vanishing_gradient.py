@@ -40,7 +40,7 @@ class VanishingGradient(Rule):
     needs: ClassVar[tuple[str, ...]] = ("grad_out_norm",)
     signal: ClassVar[tuple[str, str]] = ("gradient_gain", "a layer")
     helps: ClassVar[str] = (
-        "an initialiser that matches the activation; tanh, ReLU or SELU in place of the logistic; a norm before each activation; residual connections"
+        "an initialiser that matches the activation; tanh, ReLU or SELU in place of the logistic; a norm; residual connections"
     )
     max_lost_decades: float = 2.0
     error_decades: float = 3.0
@@ -52,7 +52,9 @@ class VanishingGradient(Rule):
         worst = self._worst(trace, sick[-1])
         if worst is not None:
             severity = "error" if worst.total <= -self.error_decades else "warning"
-            yield self.finding(trace, severity, self._message(trace, worst, sick[-1]), self._evidence(worst), _where(trace, worst), (sick[0], sick[-1]))
+            message, evidence = self._message(trace, worst, sick[-1]), self._evidence(worst)
+            where = _where(trace, worst)
+            yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(sick[0], sick[-1]))
 
     def value(self, trace: Trace) -> float:
         worst = self._worst(trace, len(trace.steps) - 1)
@@ -73,7 +75,8 @@ class VanishingGradient(Rule):
         deep = deep_rows(trace)
         first, last = next(i for i in deep if profile[i] > 0), next(i for i in reversed(deep) if profile[i] > 0)
         text = (
-            f"the gradient is multiplied by {slope.gain:.2g} at each layer on its way down ({slope.decades:+.2f} decades, R² {slope.r2:.2f}): "
+            f"the gradient is multiplied by {slope.gain:.2g} at each layer on its way down "
+            f"({slope.decades:+.2f} decades, R² {slope.r2:.2f}): "
             f"{place(trace, first)} receives {profile[first]:.1e} of what layer {trace.layers[last].depth} gets"
         )
         zeros = len(slope.zero_rows)

@@ -28,7 +28,13 @@ class ZeroGradient(Rule):
     code: ClassVar[str] = "VAN002"
     symptom: ClassVar[str | None] = "zero_gradient"
     title: ClassVar[str] = "layers receive a gradient of exactly zero"
-    causes: ClassVar[tuple[str, ...]] = ("bad_hidden_activation", "bad_init_small", "bad_init_large", "constant_init", "input_not_normalized")
+    causes: ClassVar[tuple[str, ...]] = (
+        "bad_hidden_activation",
+        "bad_init_small",
+        "bad_init_large",
+        "constant_init",
+        "input_not_normalized",
+    )
     needs: ClassVar[tuple[str, ...]] = ("grad_out_abs_max",)
     signal: ClassVar[tuple[str, str]] = ("zero_layers", "layers")
     helps: ClassVar[str] = "what helps against vanishing gradients; for dead ReLU units, leaky ReLU and a new initialisation"
@@ -39,10 +45,15 @@ class ZeroGradient(Rule):
         if len(zero) <= self.max_zero_layers:
             return
         deep, last = deep_rows(trace), len(trace.steps) - 1
-        what = f"all {len(zero)} layers receive" if len(zero) == len(deep) else f"{len(zero)} of {len(deep)} layers, from {place(trace, zero[0])}, receive"
+        what = (
+            f"all {len(zero)} layers receive"
+            if len(zero) == len(deep)
+            else f"{len(zero)} of {len(deep)} layers, from {place(trace, zero[0])}, receive"
+        )
         message = f"{what} a gradient of exactly zero: they cannot learn at any rate"
         evidence = Evidence(signal="zero_layers", value=len(zero), relation=">", threshold=self.max_zero_layers, unit="layers")
-        yield self.finding(trace, "error", message, (evidence,), tuple(trace.layers[i].name for i in zero), (last, last))
+        where = tuple(trace.layers[i].name for i in zero)
+        yield self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(last, last))
 
     def value(self, trace: Trace) -> float:
         return float(len(self._zero(trace)))

@@ -111,7 +111,11 @@ def _fit(values: Series, rows: tuple[int, ...], equal: bool) -> Slope | None:
     if len(usable) < MIN_ROWS:
         return None
     y = np.log10(values[usable])[::-1]  # output first
-    x = np.array([rows[::-1].index(i) for i in usable[::-1]], np.float64) if len(usable) < len(rows) else np.arange(len(usable), dtype=np.float64)
+    x = (
+        np.array([rows[::-1].index(i) for i in usable[::-1]], np.float64)
+        if len(usable) < len(rows)
+        else np.arange(len(usable), dtype=np.float64)
+    )
     decades, offset = np.polyfit(x, y, 1)
     residual = float(np.sum((y - (decades * x + offset)) ** 2))
     spread = float(np.sum((y - y.mean()) ** 2))

@@ -71,13 +71,31 @@ def scalar_loss(output: Any, targets: Any, loss_fn: Loss | None) -> Tensor:
     try:
         loss = loss_fn(output, targets)
     except Exception as error:
-        raise InputError(f"the loss does not accept these outputs and targets: {_shapes(output, targets)}. {_advice(output, targets)}It raised {type(error).__name__}: {error}") from error
+        what = f"the loss does not accept these outputs and targets: {_shapes(output, targets)}. {_advice(output, targets)}"
+        raise InputError(f"{what}It raised {type(error).__name__}: {error}") from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise InputError(f"the loss must be a scalar tensor; got {got}. Reduce it, for example with .mean()")
     if not loss.requires_grad:
-        raise InputError("the loss has no gradient: no parameter with requires_grad reaches it. Unfreeze a parameter, or remove .detach() or no_grad")
+        raise InputError(
+            "the loss has no gradient: no parameter with requires_grad reaches it. Unfreeze a parameter, or remove .detach() or no_grad"
+        )
     return loss.reshape(())
+
+
+def check_labels(output: Any, targets: Any, loss_fn: Loss | None) -> None:
+    """Looks at class labels before a loss does: on a GPU a label out of range ends the process.
+
+    Raises:
+        InputError: if a label is negative or not below the number of classes.
+    """
+    logits, labels = next(tensors_in(output), None), next(tensors_in(targets), None)
+    if logits is None or labels is None or labels.dtype != torch.int64 or logits.dim() < 2 or labels.dim() != logits.dim() - 1:
+        return
+    if isinstance(loss_fn, (nn.CrossEntropyLoss, nn.NLLLoss)) or loss_fn in {nn.functional.cross_entropy, nn.functional.nll_loss}:
+        counted = labels[labels != getattr(loss_fn, "ignore_index", -100)]
+        if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= logits.shape[1]):
+            raise InputError(f"labels are out of range. {_advice(output, counted)}Number the classes from 0")
 
 
 def _projection(output: Any) -> Tensor:

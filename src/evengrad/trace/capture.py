@@ -55,9 +55,12 @@ class Capture(TorchFunctionMode):
         self.consumed: set[int] = set()
         self.forward = True  # False while backward runs: recomputed blocks are not new nodes
         self._observer = observer
-        self._names = {id(module): name for name, module in model.named_modules(remove_duplicate=True)}
-        self._parameters = {id(p): (name,) for name, p in model.named_parameters(remove_duplicate=True)}
-        self._norms = {id(m) for m in model.modules() if is_custom_norm(m)}
+        self.modules = dict(model.named_modules())
+        self.parameters: dict[str, Tensor] = dict(model.named_parameters())
+        self._names = {id(module): name for name, module in self.modules.items()}
+        self._own: dict[int, tuple[str, ...]] = {id(p): (name,) for name, p in self.parameters.items()}
+        self._parameters = dict(self._own)
+        self._norms = {id(m) for m in self.modules.values() if is_custom_norm(m)}
         self._stack: list[nn.Module] = [model]
         self._inside_norm = 0
         self._values: dict[int, int] = {}
@@ -70,13 +73,14 @@ class Capture(TorchFunctionMode):
         post = torch_module.register_module_forward_hook(self._exit_module, always_call=True)
         self._hooks.callback(pre.remove)
         self._hooks.callback(post.remove)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *args: Any) -> None:
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
         self._hooks.close()
-        self._keep.clear()
+        self._keep.clear()  # numbers of tensors that are gone can come again
+        self._parameters = dict(self._own)
 
     def inputs(self, value: object) -> None:
         """Declares the tensors in `value` as the data that enters the model."""
@@ -134,11 +138,14 @@ class Capture(TorchFunctionMode):
     def _classify(self, name: str, args: Any, kwargs: Any, parameters: tuple[str, ...], data: list[Tensor]) -> Node | None:
         if not data:
             return None
-        kind, op, options = "other", name, {}
+        kind, op = "other", name
+        options: dict[str, float] = {}
         activation = ops.activation_of(name, args, kwargs)
         if self._inside_norm:
             kind = "pass"
-        elif parameters and (name in ops.LINEAR | ops.CONV | ops.CONV_TRANSPOSE | ops.EMBEDDING or name in ops.RECURRENT or name == ops.ATTENTION):
+        elif parameters and (
+            name in ops.LINEAR | ops.CONV | ops.CONV_TRANSPOSE | ops.EMBEDDING or name in ops.RECURRENT or name == ops.ATTENTION
+        ):
             kind = "weight"
         elif activation is not None:
             kind, (op, options) = "activation", activation

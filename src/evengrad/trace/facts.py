@@ -16,7 +16,7 @@ _MAX_LABELS = 1000
 
 
 def input_facts(batch: Batch, model: nn.Module) -> dict[str, Any] | None:
-    """Describes the first floating-point input as the network gets it: its range, and the mean and spread of its features (channels for images)."""
+    """Describes the first floating-point input as the network gets it: range, and the spread of its features (channels for images)."""
     x = next((t.detach() for t in tensors_in(batch.inputs) if t.is_floating_point()), None)
     if x is None or not x.numel() or not x.dim():
         return None

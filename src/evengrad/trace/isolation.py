@@ -17,8 +17,9 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
 
     Gradients and parameters are the caller's to leave alone: gradients are taken with `torch.autograd.grad`.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(m, name, b, b.detach().clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    buffers = [(m, name, b, b.detach().clone()) for m in modules for name, b in m._buffers.items() if b is not None]
     python, legacy = random.getstate(), np.random.get_state()
     try:
         with generators_restored(model, seed=seed), eager():
@@ -40,8 +41,10 @@ def generators_restored(model: nn.Module, *, seed: int | None = None) -> Iterato
     tensors = [*model.parameters(), *model.buffers()]
     devices = sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
-        if seed is not None:
-            torch.manual_seed(seed)
+        if seed is not None:  # torch.manual_seed would queue a call, with its stack, for a CUDA that is not there
+            torch.default_generator.manual_seed(seed)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(seed)
         yield
 
 

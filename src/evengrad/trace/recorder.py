@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.trace import stats
-from evengrad.trace.batch import Batch, Loss, call, scalar_loss
+from evengrad.trace.batch import Batch, Loss, call, check_labels, scalar_loss
 from evengrad.trace.capture import Capture, Node
 from evengrad.trace.isolation import untouched
 from evengrad.trace.structure import Structure, read_structure
@@ -58,24 +58,27 @@ def measure(
         model.train()
         capture = Capture(model, recorder)
         recorder.nodes = capture.nodes
-        with torch.enable_grad(), capture:
-            capture.inputs(batch.inputs)
-            output = call(model, batch.inputs)
-            structure = read_structure(capture, model, output)
+        with torch.enable_grad():
+            with capture:
+                capture.inputs(batch.inputs)
+                output = call(model, batch.inputs)
+            structure = read_structure(capture, output)
+            check_labels(output, batch.targets, loss_fn)
             loss = scalar_loss(output, batch.targets, loss_fn)
             capture.forward = recorder.forward = False
-            gradients = _gradients(loss, model)
-    return Measurement(structure, recorder.columns(structure, model, gradients), float(loss.detach()), output)
+            gradients = _gradients(loss, capture)
+    return Measurement(structure, recorder.columns(structure, capture.parameters, gradients), float(loss.detach()), output)
 
 
-def _gradients(loss: Tensor, model: nn.Module) -> dict[str, Tensor]:
-    named = [(name, p) for name, p in model.named_parameters(remove_duplicate=True) if p.requires_grad]
+def _gradients(loss: Tensor, capture: Capture) -> dict[str, Tensor]:
+    named = [(name, p) for name, p in capture.parameters.items() if p.requires_grad]
     try:
-        found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
     except RuntimeError as error:
         if "heckpoint" not in str(error):
             raise
-        found = _gradients_by_backward(loss, [p for _, p in named])
+        with capture:  # the blocks run again, and only now do their outputs have gradients
+            found = _gradients_by_backward(loss, [p for _, p in named])
     return {name: g for (name, _), g in zip(named, found, strict=True) if g is not None}
 
 
@@ -153,7 +156,7 @@ class Recorder:
             node = self.nodes[node.inputs[-1]]
         return node.op.startswith("conv")
 
-    def columns(self, structure: Structure, model: nn.Module, gradients: dict[str, Tensor]) -> dict[str, Floats]:
+    def columns(self, structure: Structure, parameters: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Floats]:
         """Returns each wanted column as float32 (1, L); NaN where nothing was seen. One copy to the host."""
         cells: list[tuple[str, int]] = []
         values: list[Tensor] = []
@@ -165,7 +168,7 @@ class Recorder:
         with torch.no_grad():
             self._put_outputs(structure, put)
             self._put_activations(structure, put)
-            self._put_weights(structure, model, gradients, put)
+            self._put_weights(structure, parameters, gradients, put)
             host = torch.cat([v.float() for v in values]).cpu().tolist() if values else []
         pooled: dict[tuple[str, int], list[float]] = {}
         for cell, value in zip(cells, host, strict=True):
@@ -199,11 +202,10 @@ class Recorder:
                 put(("dead_fraction",), row, dead.float().mean())
 
     def _put_weights(
-        self, structure: Structure, model: nn.Module, gradients: dict[str, Tensor], put: Callable[[Iterable[str], int, Tensor], None]
+        self, structure: Structure, parameters: dict[str, Tensor], gradients: dict[str, Tensor], put: Callable[[Iterable[str], int, Tensor], None]
     ) -> None:
         if not self.wants(WEIGHT + GRAD):
             return
-        parameters = dict(model.named_parameters(remove_duplicate=True))
         for row, layer in enumerate(structure.layers):
             weight = parameters[layer.weight]
             if self.wants(WEIGHT):

@@ -31,7 +31,8 @@ def output_stats(z: Tensor, samples: int) -> Tensor:
     largest = _largest(flat)
     scaled = flat / _safe(largest)
     across = scaled.var(0, correction=0).mean().sqrt()
-    return torch.stack((scaled.mean() * largest, scaled.square().mean().sqrt() * largest, largest, across * largest))
+    rms = torch.linalg.vector_norm(scaled) / scaled.numel() ** 0.5
+    return torch.stack((scaled.mean(), rms, torch.ones_like(rms), across)) * largest
 
 
 def sample_norms(g: Tensor, samples: int) -> tuple[Tensor, Tensor]:
@@ -61,7 +62,8 @@ def distinct_units(weight: Tensor, axis: int) -> Tensor:
     hashed = (rows @ (probe / torch.linalg.vector_norm(probe))).sort().values
     scale = torch.linalg.vector_norm(rows, dim=1).amax().clamp_min(TINY)
     distinct = (hashed.diff() > 1e-6 * scale).sum() + 1
-    return distinct.float() / rows.shape[0]
+    share: Tensor = distinct.float() / rows.shape[0]
+    return share
 
 
 def tensor_stats(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -73,14 +75,15 @@ def _tensor_stats(tensor: Tensor) -> Tensor:
     flat = tensor.detach().float().reshape(-1)
     largest = _largest(flat)
     scaled = flat / _safe(largest)
-    return torch.stack((torch.linalg.vector_norm(scaled) * largest, flat.mean(), scaled.abs().mean() * largest, largest))
+    norm, mean, size = torch.linalg.vector_norm(scaled), scaled.mean(), torch.linalg.vector_norm(scaled, ord=1) / scaled.numel()
+    return torch.stack((norm, mean, size, torch.ones_like(norm))) * largest
 
 
 def _largest(flat: Tensor) -> Tensor:
     """The largest magnitude; infinite if any element is NaN or infinite, so that NaN in a trace always means unseen."""
-    return flat.abs().amax().nan_to_num(nan=float("inf"), posinf=float("inf"))
+    return torch.linalg.vector_norm(flat, ord=float("inf")).nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 
 def _safe(largest: Tensor) -> Tensor:
-    """A divisor: the largest magnitude where it is a positive finite number, else 1 (so that zero stays zero)."""
-    return torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))
+    """A divisor: the largest magnitude, kept away from zero and infinity (so that zero stays zero)."""
+    return largest.clamp(TINY, torch.finfo(torch.float32).max)

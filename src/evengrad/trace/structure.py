@@ -39,6 +39,16 @@ class Structure:
     head: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class _After:
+    activation: str = "none"
+    options: dict[str, float] = field(default_factory=dict)
+    node: int | None = None
+    module: str | None = None
+    norm: str = "none"
+    norm_module: str | None = None
+
+
 @dataclass
 class _Row:
     name: str
@@ -50,24 +60,13 @@ class _Row:
     unit_axis: int
     parameters: int = 0
     bias: str | None = None
-    after: _After = field(default_factory=lambda: _After())
+    after: _After = _After()
 
 
-@dataclass(frozen=True)
-class _After:
-    activation: str = "none"
-    options: dict[str, float] = field(default_factory=dict)
-    node: int | None = None
-    module: str | None = None
-    norm: str = "none"
-    norm_module: str | None = None
-
-
-def read_structure(capture: Capture, model: nn.Module, output: object) -> Structure:
-    """Turns what a capture saw of one call of `model` into rows."""
-    nodes = capture.nodes
-    parameters = dict(model.named_parameters(remove_duplicate=True))
-    rows = _rows(nodes, parameters, model)
+def read_structure(capture: Capture, output: object) -> Structure:
+    """Turns what a capture saw of one call of its model into rows."""
+    nodes, parameters = capture.nodes, capture.parameters
+    rows = _rows(nodes, parameters, capture.modules)
     by_node = {index: i for i, row in enumerate(rows) for index in row.nodes}
     consumers = _consumers(nodes)
     outputs = set(capture.producers(output))
@@ -92,9 +91,8 @@ def read_structure(capture: Capture, model: nn.Module, output: object) -> Struct
     )
 
 
-def _rows(nodes: Sequence[Node], parameters: dict[str, Tensor], model: nn.Module) -> list[_Row]:
+def _rows(nodes: Sequence[Node], parameters: dict[str, Tensor], modules: dict[str, nn.Module]) -> list[_Row]:
     rows: dict[tuple[str, str], _Row] = {}
-    modules = dict(model.named_modules())
     for node in nodes:
         if not node.weights:
             continue
@@ -182,11 +180,11 @@ def _own_parameters(rows: list[_Row], parameters: dict[str, Tensor]) -> set[str]
                 if parameters[name].dim() == 1 and name != row.weight:
                     row.bias = row.bias or name
     for name, parameter in parameters.items():
-        row = by_owner.get(name.rpartition(".")[0])
-        if name not in taken and row is not None:
+        holder = by_owner.get(name.rpartition(".")[0])
+        if name not in taken and holder is not None:
             taken.add(name)
-            row.parameters += parameter.numel()
-            row.bias = row.bias or (name if parameter.dim() == 1 else None)
+            holder.parameters += parameter.numel()
+            holder.bias = holder.bias or (name if parameter.dim() == 1 else None)
     return taken
 
 
@@ -290,7 +288,7 @@ def _layers(
 ) -> tuple[Layer, ...]:
     deep = [i for i, row in enumerate(rows) if row.kind in _DEEP]
     depth = {row: number for number, row in enumerate(deep, 1)}
-    shapes = {i: (rows[i].kind, tuple(parameters[rows[i].weight].shape), rows[i].fans) for i in deep}
+    shapes: dict[int, object] = {i: (rows[i].kind, tuple(parameters[rows[i].weight].shape), rows[i].fans) for i in deep}
     ancestors = _ancestors(nodes, by_node, len(rows))
     groups = _chains(deep, shapes, ancestors)
     trunks = _chains(deep, {i: rows[i].kind for i in deep}, ancestors)

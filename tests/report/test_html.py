@@ -1,0 +1,145 @@
+"""Report -> HTML: one inert file with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from evengrad import synthetic
+from evengrad.report import Report
+from evengrad.report.html import render, render_many, write, write_many
+
+NAMES = ("check", "fixed", "nothing_helped", "healthy", "run", "hostile", "hostile_run")
+VOID = {"meta", "br", "link", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Counts elements, keeps attributes, and checks that every element is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_is_well_formed_and_loads_nothing(samples: ModuleType, name: str) -> None:
+    page = Page(render(getattr(samples, name)()))
+    for tag, attributes in page.tags:
+        assert tag not in {"img", "link", "iframe", "object", "embed", "base"}
+        assert not {"src", "style", "onclick", "onerror", "onload"} & set(attributes)
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
+def test_policy_allows_exactly_the_style_and_script_inside(samples: ModuleType) -> None:
+    text = render(samples.run())
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    for tag in ("style", "script"):
+        inside = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        assert inside is not None
+        assert base64.b64encode(hashlib.sha256(inside[1].encode()).digest()).decode() in policy[1]
+
+
+@pytest.mark.parametrize("name", ["hostile", "hostile_run"])
+def test_names_are_inert(samples: ModuleType, name: str) -> None:
+    text = render(getattr(samples, name)())
+    assert "<script>alert" not in text
+    assert "<img" not in text
+    assert "\x1b" not in text
+    assert "{{ body }}" in text or name == "hostile_run"
+    assert text.count("<script") == text.count("</script>")
+
+
+def test_embedded_data_is_exact(samples: ModuleType) -> None:
+    text = render(samples.hostile_run())
+    block = re.search(r'<script type="application/json" class="data">(.*?)</script>', text, re.S)
+    assert block is not None
+    assert "<" not in block[1]
+    data = json.loads(block[1])
+    values = np.frombuffer(base64.b64decode(data["planes"][0]["values"]), "<f4").reshape(len(data["steps"]), len(data["layers"]))
+    assert (values[100, :2] == 0).all()
+    assert np.isinf(values[-1]).all()
+    assert "<script>alert(1)</script>" in data["layers"][0]
+
+
+def test_the_words_are_on_the_page(samples: ModuleType) -> None:
+    text = render(samples.fixed())
+    for part in (
+        "Fixed: sigmoid → tanh (Glorot).",
+        "84.1%",
+        "What works, tried on 5 seeds",
+        "×0.24 a layer",
+        "1 of 5 not finite",
+        "Also works",
+        "In your code",
+        "no step was taken",
+        "seed 4",
+    ):
+        assert part in text
+    assert "<canvas" not in text  # one step: a profile, not a map with one column
+    assert "<canvas" in render(samples.run())
+
+
+def test_every_picture_has_a_name_and_a_table(samples: ModuleType) -> None:
+    for name in ("fixed", "run"):
+        page = Page(render(getattr(samples, name)()))
+        pictures = [a for tag, a in page.tags if tag in {"svg", "canvas"}]
+        assert all(a.get("aria-label") or a.get("aria-hidden") == "true" for a in pictures)
+        assert sum(tag == "details" for tag, _ in page.tags) >= 2
+
+
+def test_a_page_stays_small(samples: ModuleType) -> None:
+    assert len(render(samples.run()).encode()) < 300_000
+    long = synthetic.chain(3000, steps=2, grad_out_norm=np.geomspace(1e-9, 1, 3000))
+    assert len(render(Report(run=long.run, trace=long)).encode()) < 1_000_000
+
+
+def test_many_reports_make_one_page(samples: ModuleType, tmp_path: Path) -> None:
+    reports = [samples.check(), samples.run(), samples.fixed()]
+    path = write_many(reports, "Three <networks>", tmp_path / "new" / "all.html")
+    page = Page(path.read_text("utf-8"))
+    assert [a["href"] for tag, a in page.tags if tag == "a"] == ["#report-1", "#report-2", "#report-3"]
+    assert sum(tag == "article" for tag, _ in page.tags) == 3
+    assert sum(tag == "h1" for tag, _ in page.tags) == 1
+    assert "Three &lt;networks&gt;" in render_many(reports, "Three <networks>")
+
+
+def test_write_returns_its_path(samples: ModuleType, tmp_path: Path) -> None:
+    path = write(samples.check(), str(tmp_path / "r.html"))
+    assert path.read_text("utf-8") == render(samples.check())
+    lone = replace(samples.check().run, name="a\ud800b")  # a lone surrogate cannot be written as it is
+    write(replace(samples.check(), run=lone), tmp_path / "s.html").read_text("utf-8")
+
+
+def test_reporting_needs_no_torch() -> None:
+    modules = "text, evengrad.report.json, evengrad.report.html, evengrad.report.view"
+    code = f"import evengrad.report.{modules}; import sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

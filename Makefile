@@ -33,7 +33,7 @@ gate: setup
 	@echo "format"; $(BIN)/ruff format --quiet --check . || { echo "run: make format"; $(BIN)/ruff format --check .; }
 	@echo "lint";   $(BIN)/ruff check --quiet .
 	@echo "types";  $(BIN)/mypy
-	@echo "layers"; $(BIN)/lint-imports --no-logo | tail -n 20
+	@echo "layers"; $(BIN)/lint-imports --no-logo --no-cache | tail -n 20
 
 test: gate
 	@$(PYTEST) -m "not slow"
@@ -46,5 +46,5 @@ format: setup
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -76,6 +76,16 @@ def test_nothing_restored_is_said_without_a_cause(samples: ModuleType) -> None:
     assert view(report).findings[0].proof == "new initialisation (He) leaves ×0.26"
 
 
+def test_verbs_agree_with_the_change(samples: ModuleType) -> None:
+    base = samples.check()
+    inputs = replace(base.interventions[0], proposal=Proposal(remedy="standardize_input", summary="standardize_input"), after=math.nan)
+    skips = replace(base.interventions[3], cause="bad_hidden_activation")
+    proof = view(replace(base, interventions=(inputs, skips))).findings[0].proof
+    assert proof == (
+        "skip connections around every second layer bring it to ×0.91 a layer; standardised inputs alone leave nothing finite to measure"
+    )
+
+
 def test_verdicts_of_a_fix(samples: ModuleType) -> None:
     fixed, failed = view(samples.fixed()).verdict, view(samples.nothing_helped()).verdict
     assert (fixed.tone, fixed.headline, fixed.figure) == ("good", "Fixed: sigmoid → tanh (Glorot).", "84.1%")
@@ -107,6 +117,7 @@ def test_trials_are_distributions_and_a_diverged_seed_is_the_worst(samples: Modu
         "batch norm before each activation",
     ]
     assert [r.chosen for r in table.rows] == [False, False, True, False]
+    assert [r.findings for r in table.rows] == ["VAN001", "VAN001", "none", "none"]
     best, norm = table.rows[2:]
     assert (best.low, best.median, best.high) == (0.82, 0.841, 0.85)
     assert (norm.low, norm.median, norm.failed, len(norm.dots)) == (-math.inf, 0.786, 1, 4)

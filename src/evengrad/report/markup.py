@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import Any
 
 VOID = {"br", "meta", "rect", "line", "circle", "input", "path"}
@@ -38,6 +39,11 @@ def escape(text: str) -> Markup:
     """Escapes text for element content and attributes, and shows control characters."""
     shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return Markup(html.escape(shown, quote=True))
+
+
+def prose(text: str) -> Markup:
+    """Escapes text in which no line breaks inside a number such as `2.8e-12`."""
+    return Markup(re.sub(r"\d[\d.]*e-\d+", r'<span class="num">\g<0></span>', escape(text)))
 
 
 def data_block(value: Any) -> Markup:

@@ -159,11 +159,11 @@ def thin(steps: Steps, values: Series, most: int = 600) -> tuple[Steps, Series]:
 
 
 def _stretched(plane: Plane) -> Plane:
-    """The colours reach as far as the data, between two decades (noise stays pale) and twelve."""
+    """The colours reach as far as the data, between two decades (noise stays pale) and twenty."""
     usable = plane.values[np.isfinite(plane.values) & (plane.values > 0)]
     if plane.scale != "log" or not len(usable):
         return plane
-    return replace(plane, reach=float(np.clip(np.ceil(np.abs(np.log10(usable) - plane.centre).max()), 2, 12)))
+    return replace(plane, reach=float(np.clip(np.ceil(np.abs(np.log10(usable) - plane.centre).max()), 2, 20)))
 
 
 def _middle(block: Floats) -> np.float32:

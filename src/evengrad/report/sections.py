@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evengrad.report import pictures
 from evengrad.report.layers import layer_table
-from evengrad.report.markup import Markup, el, join
+from evengrad.report.markup import Markup, el, join, prose
 from evengrad.report.profile import Profile
 from evengrad.report.run import over_the_run
 from evengrad.report.trials import Trial, Trials, score, spread
@@ -36,7 +36,7 @@ def _section(title: str, body: Markup, level: int) -> Markup:
 
 
 def _verdict(verdict: Verdict) -> Markup:
-    words = el("div", el("p", verdict.headline, class_="headline"), el("p", verdict.detail, class_="detail"))
+    words = el("div", el("p", verdict.headline, class_="headline"), el("p", prose(verdict.detail), class_="detail"))
     figure = el("div", el("div", verdict.figure, class_="figure"), el("div", verdict.caption, class_="caption")) if verdict.figure else None
     return el("div", words, figure, class_=f"verdict {verdict.tone}")
 
@@ -67,10 +67,10 @@ def _finding(finding: FindingView) -> Markup:
     places = el("div", f"where: {finding.where}") if finding.where else None
     numbers = el("div", *lines, places, class_="evidence") if lines or places else None
     cause = el("b", f"Cause: {finding.cause}. ") if finding.cause else None
-    proof = f"On a copy, same batch: {finding.proof}." if finding.proof else None
+    proof = prose(f"On a copy, same batch: {finding.proof}.") if finding.proof else None
     why = el("p", cause, proof, class_="why") if cause or proof else None
     also = el("p", el("b", "Also works: "), "; ".join(finding.also), ".", class_="why") if finding.also else None
-    return el("div", head, el("div", el("div", finding.message), numbers, why, also), class_=f"finding {finding.severity}")
+    return el("div", head, el("div", el("div", prose(finding.message)), numbers, why, also), class_=f"finding {finding.severity}")
 
 
 def _trials_title(trials: Trials) -> str:

@@ -22,7 +22,7 @@ class Trial:
         box: Positions in [0, 1] of low, lower quartile, median, upper quartile and high on the table's axis; empty if none is finite.
         dots: Positions in [0, 1] of the finite values.
         failed: Seeds whose metric is not finite.
-        findings: Codes of the findings that remain, or "" for the baseline.
+        findings: Codes of the error findings that remain, `none`, or `–` where that was not judged.
         chosen: True for the smallest set that works.
         rank: What orders rows, larger is better.
     """
@@ -61,11 +61,13 @@ def trials(report: Report) -> Trials | None:
     base = {seed: value for o in reversed(report.outcomes) for seed, value in zip(o.seeds, o.before, strict=True)}
     finite = [v for o in report.outcomes for v in (*o.before, *o.after) if math.isfinite(v)]
     low, high = _axis(first.metric, finite)
-    rows = [_row("nothing", base, (low, high), first.maximize)]
+    sick = ", ".join(dict.fromkeys(f.code for f in report.findings if f.severity == "error"))
+    rows = [replace(_row("nothing", base, (low, high), first.maximize), findings=sick)]
     for o in report.outcomes:
         row = _row(together(o.proposals), dict(zip(o.seeds, o.after, strict=True)), (low, high), o.maximize)
         chosen = bool(report.chosen) and o.proposals == report.chosen
-        rows.append(replace(row, chosen=chosen, findings=", ".join(o.findings) or "none"))
+        left = ", ".join(o.findings) or ("–" if o.verdict == "no_better" else "none")  # what is no better is not judged again
+        rows.append(replace(row, chosen=chosen, findings=left))
     return Trials(metric=metric_name(first.metric), maximize=first.maximize, seeds=most, rows=tuple(rows), low=low, high=high)
 
 

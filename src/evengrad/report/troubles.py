@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from evengrad.report import wording
@@ -57,7 +58,7 @@ def evidence_line(evidence: Evidence) -> str:
 def proof(tried: tuple[Intervention, ...]) -> str:
     """Returns `tanh (Glorot) in place of sigmoid brings it to ×0.98 a layer; new initialisation alone leaves ×0.26`."""
     good = next((i for i in tried if i.restored), None)
-    parts = [f"{wording.change_phrase(good.proposal)} brings it to {_value(good)}"] if good is not None else []
+    parts = [f"{_does(good, 'brings')} it to {_value(good)}"] if good is not None else []
     failed = [i for i in tried if not i.restored]
     parts += [_failure(i, alone=good is not None and n == 0) for n, i in enumerate(failed[:4])]
     parts += [f"{len(failed) - 4} more leave it sick"] if len(failed) > 4 else []
@@ -66,7 +67,14 @@ def proof(tried: tuple[Intervention, ...]) -> str:
 
 def _failure(i: Intervention, *, alone: bool) -> str:
     left = _short(i) if math.isfinite(i.after) else "nothing finite to measure"
-    return f"{wording.change_phrase(i.proposal)} {'alone ' if alone else ''}leaves {left}"
+    return f"{_does(i, 'leaves', 'alone ' if alone else '')} {left}"
+
+
+def _does(i: Intervention, verb: str, between: str = "") -> str:
+    """The change and its verb, which agrees with it: `batch norm … leaves`, `standardised inputs alone leave`."""
+    phrase = wording.change_phrase(i.proposal)
+    several = re.split(r" \(| around | before | in place", phrase)[0].endswith("s") or " and " in phrase
+    return f"{phrase} {between}{verb.removesuffix('s') if several else verb}"
 
 
 def _block(report: Report, finding: Finding) -> FindingView:

@@ -116,11 +116,12 @@ def _fit(values: Series, rows: tuple[int, ...], equal: bool) -> Slope | None:
         if len(usable) < len(rows)
         else np.arange(len(usable), dtype=np.float64)
     )
-    decades, offset = np.polyfit(x, y, 1)
-    residual = float(np.sum((y - (decades * x + offset)) ** 2))
-    spread = float(np.sum((y - y.mean()) ** 2))
+    x_centred, y_centred = x - x.mean(), y - y.mean()
+    decades = float(x_centred @ y_centred) / float(x_centred @ x_centred)
+    residual = float(np.sum((y_centred - decades * x_centred) ** 2))
+    spread = float(y_centred @ y_centred)
     return Slope(
-        decades=float(decades),
+        decades=decades,
         r2=1.0 - residual / spread if spread > 0 else 1.0,
         rows=tuple(usable),
         total=float(decades * (x[-1] - x[0])),

@@ -29,7 +29,7 @@ def input_facts(batch: Batch, model: nn.Module) -> dict[str, Any] | None:
     if not finite.numel():
         return facts | {"mean": math.nan, "std": math.nan, "min": math.nan, "max": math.nan}
     features = x.reshape(x.shape[0], -1) if x.dim() <= 2 else x.movedim(1, -1).reshape(-1, x.shape[1])
-    varying = features.std(0, correction=0)
+    varying = (features - features.mean(0)).square().mean(0).sqrt()
     varying = varying[varying > 0]
     values = torch.stack([finite.mean(), finite.std(correction=0), finite.min(), finite.max(), features.mean(0).abs().max()]).tolist()
     spans = torch.stack([varying.min(), varying.max()]).tolist() if varying.numel() else [0.0, 0.0]

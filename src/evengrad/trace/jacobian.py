@@ -251,7 +251,7 @@ def _orthogonal(vector: Series, basis: Series) -> Series:
 
 
 def _weighted_median(values: Series, weights: Series) -> float:
-    """Returns the median of the density that Lanczos' nodes and weights stand for (stochastic Lanczos quadrature), between nodes by ratio."""
+    """Returns the median of the density that Lanczos' nodes and weights stand for (stochastic Lanczos quadrature)."""
     order = np.argsort(values)
     logs, weights = np.log(np.maximum(values[order], np.finfo(float).tiny)), weights[order] / weights.sum()
     return float(np.exp(np.interp(0.5, np.cumsum(weights) - weights / 2, logs)))

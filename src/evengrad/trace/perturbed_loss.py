@@ -20,7 +20,7 @@ from evengrad.trace.batch import Loss, call, scalar_loss
 from evengrad.trace.capture import tensors_in
 
 TOLERANCE = 1e-4  # a wrong formula is off by far more, differences in float64 by far less
-STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # of the parameter's RMS, or of 1 if that is larger; shorter ones step over fewer kinks
+STEPS = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)  # of the parameter's RMS, or of 1 if that is larger; shorter ones step over fewer kinks
 COARSE_TOLERANCE = 1e-2
 COARSE_STEPS = (1e-2, 1e-3)  # for models that round to 32 bits or fewer on their way
 PROBES = 5  # evaluations that measure how far rounding moves the loss

@@ -202,7 +202,11 @@ class Recorder:
                 put(("dead_fraction",), row, dead.float().mean())
 
     def _put_weights(
-        self, structure: Structure, parameters: dict[str, Tensor], gradients: dict[str, Tensor], put: Callable[[Iterable[str], int, Tensor], None]
+        self,
+        structure: Structure,
+        parameters: dict[str, Tensor],
+        gradients: dict[str, Tensor],
+        put: Callable[[Iterable[str], int, Tensor], None],
     ) -> None:
         if not self.wants(WEIGHT + GRAD):
             return

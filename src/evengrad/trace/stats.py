@@ -30,7 +30,8 @@ def output_stats(z: Tensor, samples: int) -> Tensor:
     flat = by_sample(z.float(), samples)  # (samples, units * positions)
     largest = _largest(flat)
     scaled = flat / _safe(largest)
-    across = scaled.var(0, correction=0).mean().sqrt()
+    apart = scaled - scaled[0]  # exactly zero where all samples are equal, whatever the mean rounds to
+    across = torch.linalg.vector_norm(apart - apart.mean(0)) / scaled.numel() ** 0.5  # var(0) is ten times slower on a CPU
     rms = torch.linalg.vector_norm(scaled) / scaled.numel() ** 0.5
     return torch.stack((scaled.mean(), rms, torch.ones_like(rms), across)) * largest
 
@@ -75,13 +76,14 @@ def _tensor_stats(tensor: Tensor) -> Tensor:
     flat = tensor.detach().float().reshape(-1)
     largest = _largest(flat)
     scaled = flat / _safe(largest)
-    norm, mean, size = torch.linalg.vector_norm(scaled), scaled.mean(), torch.linalg.vector_norm(scaled, ord=1) / scaled.numel()
+    norm, mean, size = torch.linalg.vector_norm(scaled), scaled.mean(), scaled.abs().mean()
     return torch.stack((norm, mean, size, torch.ones_like(norm))) * largest
 
 
 def _largest(flat: Tensor) -> Tensor:
     """The largest magnitude; infinite if any element is NaN or infinite, so that NaN in a trace always means unseen."""
-    return torch.linalg.vector_norm(flat, ord=float("inf")).nan_to_num(nan=float("inf"), posinf=float("inf"))
+    largest: Tensor = flat.abs().amax()  # vector_norm(ord=inf) is twenty times slower on a CPU
+    return largest.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 
 def _safe(largest: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 
 setup: $(STAMP)
+	@:
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing evengrad and its tools into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lab]'
+	@echo "installing evengrad and its tools into $(VENV) (minutes, the first time)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,lab]'
 	@$(BIN)/python -c "from importlib.metadata import version as v; print('evengrad', v('evengrad'), 'with torch', v('torch'))"
 	@touch $@
 
@@ -33,7 +34,7 @@ gate: setup
 	@echo "format"; $(BIN)/ruff format --quiet --check . || { echo "run: make format"; $(BIN)/ruff format --check .; }
 	@echo "lint";   $(BIN)/ruff check --quiet .
 	@echo "types";  $(BIN)/mypy
-	@echo "layers"; $(BIN)/lint-imports --no-logo --no-cache | tail -n 20
+	@echo "layers"; $(BIN)/lint-imports --no-logo --no-cache
 
 test: gate
 	@$(PYTEST) -m "not slow"

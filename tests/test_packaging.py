@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -87,3 +88,15 @@ def test_wheel_holds_everything_that_git_holds(tmp_path: Path) -> None:
     assert f"Version: {eg.__version__}" in metadata
     assert {f"evengrad-{eg.__version__}.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")} <= inside
     assert not [name for name in inside if name.startswith(("tests", "scripts", "benchmarks"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
+def test_a_skipped_test_fails_the_run_only_in_continuous_integration(tmp_path: Path, ci: str, code: int) -> None:
+    (tmp_path / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
+    (tmp_path / "test_two.py").write_text("import pytest\ndef test_a(): pass\ndef test_b(): pytest.skip('no browser')\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"CI": ci}, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == code, done.stdout
+    assert ("test_two.py::test_b: Skipped: no browser" in done.stdout) == bool(ci)
+    assert "1 passed, 1 skipped" in done.stdout.splitlines()[-1]

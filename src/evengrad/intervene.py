@@ -24,7 +24,7 @@ from evengrad.trace.recorder import COLUMNS
 from evengrad.training import Experiment, train
 from evengrad.types import SEVERITIES, Finding, Intervention, Proposal, Trace
 
-_DRAWS = 3  # of a random change that seems to work: the median counts
+_DRAWS = 3  # of a random change that would name a cause: the median counts
 _PAIRS = 3  # pairs tried where no single change works
 _REPLAY = 200  # steps replayed at most for a fault that only training shows
 
@@ -86,11 +86,13 @@ def _at_once(findings: Sequence[Finding], changes: Sequence[Change], bench: Benc
     tried: list[Intervention] = []
     visible = [replace(c, findings=[f for f in c.findings if f in findings]) for c in changes if c.remedy.shows_at_once]
     for change in visible:
-        tried += _try([change], change.findings, bench, trace)
+        named = {t.code for t in tried if t.restored}
+        draws = _DRAWS if change.remedy.random and any(f.code not in named for f in change.findings) else 1
+        tried += _try([change], change.findings, bench, trace, draws=draws)
     for finding in findings:
         if not any(t.restored for t in tried if t.code == finding.code):
             for pair in _pairs([c for c in visible if finding in c.findings]):
-                tried += _try(pair, [finding], bench, trace)
+                tried += _try(pair, [finding], bench, trace, draws=_DRAWS)
     return tried
 
 
@@ -100,7 +102,7 @@ def _pairs(changes: Sequence[Change]) -> Iterator[list[Change]]:
     yield from sorted(found, key=lambda pair: pair[0].remedy.change + pair[1].remedy.change)[:_PAIRS]
 
 
-def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, before: Trace) -> list[Intervention]:
+def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, before: Trace, *, draws: int) -> list[Intervention]:
     judged = [bench.rules[f.code] for f in findings]
     if not judged:
         return []
@@ -108,18 +110,18 @@ def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, b
     evidence = any(need.startswith("facts.") for rule in judged for need in rule.needs)
     worst = min(SEVERITIES.index(f.severity) for f in findings)
     deciding = [i for i, f in enumerate(findings) if SEVERITIES.index(f.severity) == worst]
-    draws: list[list[tuple[float, bool]]] = []
-    for k in range(_DRAWS if any(c.remedy.random for c in changes) else 1):
+    drawn_verdicts: list[list[tuple[float, bool]]] = []
+    for k in range(draws):
         drawn = replace(bench.rig, seed=bench.rig.seed + k)
-        undo = undo_all([c.remedy.apply(drawn, c.proposal) for c in changes])
+        undo = undo_all(c.remedy.apply(drawn, c.proposal) for c in changes)
         try:
             after = trace_of(drawn, bench.batch, columns=columns, facts=evidence)
         finally:
             undo()
-        draws.append([_verdict(rule, after) for rule in judged])
-        if not any(draws[-1][i][1] for i in deciding):
+        drawn_verdicts.append([_verdict(rule, after) for rule in judged])
+        if not any(drawn_verdicts[-1][i][1] for i in deciding):
             break  # a draw that leaves the strongest findings needs no second opinion
-    return [_intervention(changes, rule, before, [d[i] for d in draws]) for i, rule in enumerate(judged)]
+    return [_intervention(changes, rule, before, [d[i] for d in drawn_verdicts]) for i, rule in enumerate(judged)]
 
 
 def _verdict(rule: Rule, trace: Trace) -> tuple[float, bool]:

@@ -20,7 +20,7 @@ class Judgement:
 
 
 def chosen_rules(
-    rules: Sequence[Rule] | None = None, select: Iterable[str] | None = None, ignore: Iterable[str] | None = None
+    rules: Sequence[Rule] | None = None, select: str | Iterable[str] | None = None, ignore: str | Iterable[str] | None = None
 ) -> list[Rule]:
     """Returns the rules to run: all discovered with their own thresholds, a given rule in the place of its namesake.
 
@@ -38,6 +38,7 @@ def chosen_rules(
         if not isinstance(rule, Rule):
             raise InputError(f"rules must hold instances of evengrad.Rule; got {rule!r}. Write rules=[eg.rules.VanishingGradient()]")
         by_code[rule.code] = rule
+    select, ignore = ([given] if isinstance(given, str) else given for given in (select, ignore))
     for prefix in [*(select or ()), *(ignore or ())]:
         if not any(code.startswith(prefix) for code in by_code):
             raise unknown("rule", prefix, by_code)

@@ -25,18 +25,33 @@ def members(package: str, base: type[T], key: str) -> dict[str, type[T]]:
         key: Class attribute that names a member, such as `code`.
 
     Raises:
-        EvengradError: if two members share a key.
+        EvengradError: if two members share a key, one has none, or one cannot be loaded.
     """
     found: dict[str, type[T]] = {}
-    for module in [*_files(package), *(entry.load() for entry in entry_points(group=package))]:
-        candidates = [module] if inspect.isclass(module) else list(vars(module).values())
+    for module in [*_files(package), *_entries(package)]:
+        candidates = list(vars(module).values()) if inspect.ismodule(module) else [module]
         for member in candidates:
             if not (inspect.isclass(member) and issubclass(member, base)) or inspect.isabstract(member) or member.__name__.startswith("_"):
                 continue
-            name = getattr(member, key)
+            name = getattr(member, key, None)
+            if name is None:
+                raise EvengradError(f"{member.__module__}.{member.__qualname__} has no {key!r}: give it one, such as {key} = ...")
             if found.setdefault(name, member) is not member:
                 raise EvengradError(f"two members of {package} are called {name!r}: {found[name].__qualname__} and {member.__qualname__}")
     return dict(sorted(found.items()))
+
+
+def _entries(package: str) -> list[object]:
+    found = []
+    for entry in entry_points(group=package):
+        try:
+            found.append(entry.load())
+        except Exception as error:
+            raise EvengradError(
+                f"{entry.name!r}, which {entry.dist.name if entry.dist else 'a package'} adds to {package}, cannot be loaded: "
+                f"{type(error).__name__}: {error}. Mend or uninstall it"
+            ) from error
+    return found
 
 
 def _files(package: str) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +141,10 @@ class _Search:
             found = [o for o in self.outcomes if o.verdict == verdict]
             if found:
                 start = middle(found[0].before, self.experiment.maximize)
-                gains = [abs(middle(o.after, self.experiment.maximize) - start) for o in found]
+                ends = [middle(o.after, self.experiment.maximize) for o in found]
+                if not math.isfinite(start):  # it diverged: count from the worst that did not
+                    start = min(ends) if self.experiment.maximize else max(ends)
+                gains = [abs(end - start) for end in ends]
                 near = [o for o, gain in zip(found, gains, strict=True) if not gain < _NEARLY_BEST * max(gains)]
                 return min(near, key=lambda o: len(o.proposals))
         return None

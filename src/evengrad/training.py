@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evengrad.errors import InputError
+from evengrad.errors import EvengradError, ForwardError, InputError, unknown
 from evengrad.remedies import discovered
 from evengrad.rig import Rig
 from evengrad.trace.batch import Batch, Loss, call, scalar_loss
@@ -20,6 +22,13 @@ from evengrad.trace.capture import tensors_in
 from evengrad.types import Proposal, Series
 
 TrainStep = Callable[[nn.Module, Any, Any, torch.optim.Optimizer], Any]
+_FUNCTIONS = {
+    "model": "lambda: MyModel()",
+    "loss_fn": "torch.nn.CrossEntropyLoss()",
+    "optimizer": "lambda model: torch.optim.SGD(model.parameters(), 0.1)",
+    "scheduler": "lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 100)",
+    "train_step": "def step(model, batch, loss_fn, optimizer): ...",
+}
 
 
 @dataclass(frozen=True)
@@ -64,18 +73,19 @@ class Experiment:
     repairs: tuple[Proposal, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("model", "loss_fn", "optimizer"):
+        for name, example in _FUNCTIONS.items():
             value = getattr(self, name)
-            if not callable(value) or (name == "model" and isinstance(value, nn.Module)):
-                hint = "lambda: MyModel()" if name == "model" else "lambda model: torch.optim.SGD(model.parameters(), 0.1)"
-                raise InputError(
-                    f"Experiment's {name} must be a function{'' if name == 'loss_fn' else f', such as {hint}'}; got {type(value).__name__}"
-                )
+            left_out = value is None and name in {"scheduler", "train_step"}
+            if not (left_out or callable(value)) or (name == "model" and isinstance(value, nn.Module)):
+                raise InputError(f"Experiment's {name} must be a function, such as {example}; got {type(value).__name__}")
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"Experiment's {name} must be at least 1; got {getattr(self, name)}")
-        if isinstance(self.metric, str) and self.metric not in {"auto", "accuracy", "loss"}:
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise InputError(f"Experiment's {name} must be a whole number of at least 1; got {value!r}")
+        if not callable(self.metric) and self.metric not in {"auto", "accuracy", "loss"}:
             raise InputError(f"Experiment's metric must be 'auto', 'accuracy', 'loss' or a function of the model; got {self.metric!r}")
+        if self.metric == "loss" and self.maximize:
+            raise InputError("the metric 'loss' is better when it is smaller, but maximize is True; give maximize=False, or metric='auto'")
 
     def repaired(self, proposals: Sequence[Proposal]) -> Experiment:
         """Returns the experiment with these proposals added to its repairs."""
@@ -106,27 +116,33 @@ def build(experiment: Experiment, seed: int = 0) -> Rig:
     """Builds model, optimizer and data for one seed and applies the experiment's repairs; torch's generators are left as they were.
 
     Raises:
-        InputError: if a function of the experiment returns something else than it should, or the data are empty.
+        InputError: if a function of the experiment returns something else than it should, or the data are empty or all NaN.
+        ForwardError: if one of these functions raises.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = experiment.model()
+        with _users("model"):
+            model = experiment.model()
         if not isinstance(model, nn.Module):
             raise InputError(f"Experiment's model() must return an nn.Module; got {type(model).__name__}")
         if experiment.device is not None:
             model = model.to(checked_device(experiment.device))
         if not any(p.requires_grad for p in model.parameters()):
             raise InputError("the model has no parameter with requires_grad: nothing can be trained. Unfreeze a layer")
-        optimizer = experiment.optimizer(model)
+        with _users("optimizer"):
+            optimizer = experiment.optimizer(model)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(f"Experiment's optimizer(model) must return a torch.optim.Optimizer; got {type(optimizer).__name__}")
-        scheduler = experiment.scheduler(optimizer) if experiment.scheduler else None
+        with _users("scheduler"):
+            scheduler = experiment.scheduler(optimizer) if experiment.scheduler else None
         device = next(model.parameters()).device
         source = batches_of(experiment.data, experiment.batch_size, seed)
         rig = Rig(model, optimizer, experiment.loss_fn, lambda epoch: (b.to(device) for b in source(epoch)), scheduler, seed)
         first_batch(rig)
         remedies = discovered()
         for proposal in experiment.repairs:
+            if proposal.remedy not in remedies:
+                raise unknown("remedy", proposal.remedy, remedies)
             remedies[proposal.remedy]().apply(rig, proposal)
     return rig
 
@@ -170,29 +186,47 @@ def train(
 
 def evaluate(experiment: Experiment, rig: Rig) -> float:
     """Returns the metric on validation data, or on the training data where there are none; NaN where it is not finite."""
-    if callable(experiment.metric):
-        return float(experiment.metric(rig.model))
-    data = experiment.data if experiment.validation is None else experiment.validation
-    training = rig.model.training
+    modes = [(module, module.training) for module in rig.model.modules()]
     rig.model.eval()
-    correct, total, count = 0.0, 0.0, 0
-    by_accuracy = metric_name(experiment) == "accuracy"
-    with torch.no_grad():
-        for batch in (b.to(rig.device) for b in batches_of(data, max(experiment.batch_size, 1024), 0)(0)):
-            output = call(rig.model, batch.inputs)
-            if by_accuracy:
-                logits, labels = next(tensors_in(output)), next(tensors_in(batch.targets))
-                right = (logits.argmax(1) if logits.dim() > 1 and logits.shape[1] > 1 else logits.reshape(labels.shape) > 0) == labels
-                correct, count = correct + float(right.sum()), count + right.numel()
-                total += 0.0 if bool(logits.isfinite().all()) else math.nan
-            else:
-                loss = float(experiment.loss_fn(output, batch.targets))
-                total, count = total + loss * batch.samples, count + batch.samples
-    rig.model.train(training)
-    if by_accuracy:
-        return correct / max(1, count) + total
-    sign = -1.0 if experiment.metric == "auto" else 1.0
-    return sign * total / max(1, count) if math.isfinite(total) else math.nan
+    try:
+        if callable(experiment.metric):
+            with _users("metric"):
+                return float(experiment.metric(rig.model))
+        with torch.no_grad():
+            value = _mean_over_data(experiment, rig)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return -value if metric_name(experiment) == "-loss" else value
+
+
+def _mean_over_data(experiment: Experiment, rig: Rig) -> float:
+    """Accuracy, or the loss, over the samples of the validation data; NaN where it is not finite."""
+    data = experiment.data if experiment.validation is None else experiment.validation
+    tally = _right_answers if metric_name(experiment) == "accuracy" else _summed_loss
+    total, count = 0.0, 0
+    for batch in (b.to(rig.device) for b in batches_of(data, max(experiment.batch_size, 1024), 0)(0)):
+        part, counted = tally(call(rig.model, batch.inputs), batch, experiment.loss_fn)
+        total, count = total + part, count + counted
+    return total / count if count and math.isfinite(total) else math.nan
+
+
+def _summed_loss(output: Any, batch: Batch, loss_fn: Loss) -> tuple[float, int]:
+    with _users("loss_fn"):
+        return float(loss_fn(output, batch.targets)) * batch.samples, batch.samples
+
+
+def _right_answers(output: Any, batch: Batch, _loss_fn: Loss) -> tuple[float, int]:
+    """How many answers are right (a whole number, so that equal accuracies are equal), of how many; NaN if an output is not finite."""
+    logits, labels = next(tensors_in(output)), next(tensors_in(batch.targets))
+    answers = logits.argmax(1) if logits.dim() > 1 and logits.shape[1] > 1 else logits > 0  # one output: a logit of the second class
+    if answers.numel() != labels.numel():
+        raise InputError(
+            f"accuracy compares one label with each answer; got outputs {tuple(logits.shape)} and targets {tuple(labels.shape)}. "
+            f"Give class labels, or a metric that is a function of the model"
+        )
+    right = float((answers.reshape(labels.shape) == labels).sum())
+    return right if bool(logits.isfinite().all()) else math.nan, labels.numel()
 
 
 def metric_name(experiment: Experiment) -> str:
@@ -211,17 +245,17 @@ def batches_of(data: Any, batch_size: int, seed: int) -> Callable[[int], Iterato
     Raises:
         InputError: if the data are empty, or of another kind than an Experiment takes.
     """
-    if callable(data) and not isinstance(data, torch.utils.data.Dataset):
-        return lambda epoch: (_pair(batch) for batch in data())
     if isinstance(data, torch.utils.data.Dataset):
-        return lambda epoch: _dataset_batches(data, batch_size, seed, epoch)
+        return lambda epoch: _guarded(lambda: _dataset_batches(data, batch_size, seed, epoch))
+    if callable(data):
+        return lambda epoch: _guarded(lambda: map(_pair, data()))
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise InputError(f"data must be (x, y), a Dataset, or a function that returns batches; got {type(data).__name__}")
-    x, y = (torch.as_tensor(part) for part in data)
-    x = x.float() if x.dtype == torch.float64 else x
-    y = y.float() if y.dtype == torch.float64 else y.long() if not y.is_floating_point() else y
-    if not len(x) or not x.numel():
-        raise InputError("the data are empty: x has no sample")
+        hint = ". Write lambda: loader" if isinstance(data, Iterable) else ""
+        raise InputError(f"data must be (x, y), a Dataset, or a function that returns batches; got {type(data).__name__}{hint}")
+    x, y = (_array(name, part) for name, part in zip("xy", data, strict=True))
+    y = y if y.is_floating_point() else y.long()
+    if not x.numel():
+        raise InputError(f"the data are empty: expected at least one sample, got x of shape {tuple(x.shape)}. Look at how they are loaded")
     if len(x) != len(y):
         raise InputError(f"x has {len(x)} samples but y has {len(y)}: expected as many targets as inputs")
     return lambda epoch: (Batch(x[i], y[i]) for i in _order(len(x), seed, epoch).split(batch_size))
@@ -231,11 +265,16 @@ def first_batch(rig: Rig) -> Batch:
     """Returns the first batch of the first epoch.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or no number in it is finite.
     """
     batch = next(iter(rig.batches(0)), None)
     if batch is None or not batch.samples:
-        raise InputError("the data are empty: no batch came")
+        raise InputError("the data are empty: no batch came, expected at least one. Look at how they are loaded")
+    x = next((t for t in tensors_in(batch.inputs) if t.is_floating_point()), None)
+    if x is not None and not bool(x.isfinite().any()):
+        raise InputError(
+            "every input value is NaN or infinite in the first batch: nothing can be measured. Look at how the data are loaded"
+        )
     return batch
 
 
@@ -252,6 +291,37 @@ def checked_device(device: str | torch.device) -> torch.device:
         cuda = f"{torch.cuda.device_count()} CUDA device(s)" if torch.cuda.is_available() else "no CUDA device"
         raise InputError(f"device {str(device)!r} cannot be used: this machine has {cuda}. Use device='cpu'") from error
     return found
+
+
+@contextmanager
+def _users(part: str) -> Iterator[None]:
+    """Marks what the user's own code raises, so that it is shown as theirs."""
+    try:
+        yield
+    except EvengradError:
+        raise
+    except Exception as error:
+        raise ForwardError(f"Experiment's {part} raised {type(error).__name__}: {error}") from error
+
+
+def _guarded(batches: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
+    with _users("data"):
+        yield from batches()
+
+
+def _array(name: str, part: Any) -> Tensor:
+    if isinstance(part, np.ndarray) and (not part.flags.writeable or min(part.strides, default=0) < 0):
+        part = part.copy()  # torch shares memory with an array, and can share neither kind
+    try:
+        tensor = torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name} must be numbers, an array or a tensor with samples first; got {type(part).__name__}. "
+            f"For several inputs, give a Dataset or a function that returns batches"
+        ) from error
+    if not tensor.dim():
+        raise InputError(f"{name} must be an array or a tensor with samples first; got the single number {tensor.item()}")
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def _order(count: int, seed: int, epoch: int) -> Tensor:
@@ -272,13 +342,19 @@ def _pair(batch: Any) -> Batch:
         return batch
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         return Batch(batch[0], batch[1])
-    raise InputError(f"a batch must be a pair (inputs, targets); got {type(batch).__name__}")
+    got = f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else f"a {type(batch).__name__}"
+    raise InputError(f"a batch must be a pair (inputs, targets); got {got}. Inputs can be a tuple or a mapping: ((a, b), targets)")
 
 
 def _step(rig: Rig, batch: Batch, train_step: TrainStep | None) -> Tensor:
     assert rig.optimizer is not None  # build gave one
     if train_step is not None:
-        loss = torch.as_tensor(train_step(rig.model, (batch.inputs, batch.targets), rig.loss_fn, rig.optimizer))
+        with _users("train_step"):
+            value = train_step(rig.model, (batch.inputs, batch.targets), rig.loss_fn, rig.optimizer)
+        if not isinstance(value, (Tensor, float, int)) or (isinstance(value, Tensor) and value.numel() != 1):
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InputError(f"Experiment's train_step must return the loss, a scalar; got {got}. End it with: return loss")
+        loss = torch.as_tensor(value)
     else:
         rig.optimizer.zero_grad(set_to_none=True)
         loss = scalar_loss(call(rig.model, batch.inputs), batch.targets, rig.loss_fn)

@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from evengrad.training import Experiment, metric_name, train
+import torch
+
+from evengrad.training import Experiment, build, evaluate, metric_name, train
 from evengrad.types import Outcome, Proposal
 
 Progress = Callable[[str], None]
@@ -30,12 +32,15 @@ def trial(
     *,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Trains with the proposals on the same seeds as `before` was, and compares seed by seed."""
+    """Trains with the proposals on the same seeds as `before` was, and compares seed by seed.
+
+    Where the unchanged training diverged, the network before training is the bar: a number instead of NaN is no improvement yet.
+    """
     started = time.perf_counter()
     label = " + ".join(p.summary for p in proposals)
     after = run_seeds(experiment.repaired(proposals), seeds, progress=progress, label=label)
-    pairs = list(zip(before, after, strict=True))
-    better = all(is_better(b, a, experiment.maximize) for b, a in pairs)
+    bars = (b if math.isfinite(b) else _untrained(experiment, seed) for b, seed in zip(before, seeds, strict=True))
+    better = all(is_better(bar, a, experiment.maximize) for bar, a in zip(bars, after, strict=True))
     return Outcome(
         proposals=tuple(proposals),
         seeds=tuple(seeds),
@@ -46,6 +51,11 @@ def trial(
         seconds=time.perf_counter() - started,
         verdict="improved" if better else "no_better",
     )
+
+
+def _untrained(experiment: Experiment, seed: int) -> float:
+    with torch.random.fork_rng():
+        return evaluate(experiment, build(experiment, seed))
 
 
 def is_better(before: float, after: float, maximize: bool) -> bool:

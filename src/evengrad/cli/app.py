@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -45,8 +44,7 @@ def main() -> None:
         app()
     except EvengradError as error:
         if isinstance(error, ForwardError) and error.__cause__ is not None:
-            cause = error.__cause__
-            traceback.print_exception(type(cause), cause, cause.__traceback__)
+            print(_users_traceback(error.__cause__), end="", file=sys.stderr)
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -69,6 +67,7 @@ def check(
 ) -> None:
     """Look at one batch before training: signals by layer, findings, causes, chance to train."""
     _known_severity(fail_on)
+    _writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.examine import check_rig
     from evengrad.judge import chosen_rules
@@ -96,6 +95,7 @@ def diagnose(
 ) -> None:
     """Train once with every layer watched, and judge the whole run."""
     _known_severity(fail_on)
+    _writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.examine import diagnose_run
     from evengrad.judge import chosen_rules
@@ -121,6 +121,7 @@ def fix(
     max_remedies: Annotated[int, typer.Option(min=1, help="Largest number of changes in a set.")] = 3,
 ) -> None:
     """Find the smallest change that provably works, by trials over seeds, and show it as code."""
+    _writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.repair import fix as run
 
@@ -195,9 +196,17 @@ def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="Code of a 
     print(explanation(known[code.upper()]))
 
 
+def _users_traceback(error: BaseException) -> str:
+    """The traceback without the frames that are ours, torch's dispatch or the import system's."""
+    shown = traceback.TracebackException.from_exception(error)
+    ours = (str(Path(__file__).parents[1]), "<frozen ", str(Path("torch", "nn", "modules", "module.py")))
+    frames = [f for f in shown.stack if not f.filename.startswith(ours[:2]) and not f.filename.endswith(ours[2])]
+    shown.stack = traceback.StackSummary.from_list(frames)
+    return "".join(shown.format() if frames else shown.format_exception_only())
+
+
 def _show(report: Report, json: bool, output: Path | None) -> None:
     if output is not None:
-        _writable(output)
         path = report.to_html(output)
         print(f"report: {path.resolve()}", file=sys.stderr)
     if json:
@@ -218,11 +227,21 @@ def _known_severity(name: str) -> None:
         raise unknown("severity", name, SEVERITIES)
 
 
-def _writable(path: Path) -> None:
+def _writable(path: Path | None) -> None:
+    """Looks whether the report can be written, before any work is done for it."""
+    if path is None:
+        return
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {str(path.parent)!r} to write {path.name} into")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"{str(path)!r} cannot be written")
+        raise InputError(f"there is no folder {str(path.parent)!r} to write {path.name} into. Make it, or give another place")
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} cannot be written: it is a folder. Give a file, such as report.html")
+    existed = path.exists()
+    try:
+        path.open("ab").close()  # permissions alone do not tell: the disk may be full, the file system read-only
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written: {error.strerror}. Give another place") from error
+    if not existed:
+        path.unlink()
 
 
 def _shown(target: str) -> str:

@@ -214,4 +214,4 @@ def _split(name: str, classes: tuple[str, ...], train: tuple[Array, Array], test
 
 
 def _tensors(x: Array, y: Array) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(np.array(x, np.float32)), torch.from_numpy(np.array(y, np.int64))  # copies: what came from a file is read-only
+    return torch.from_numpy(np.asarray(x, np.float32)), torch.from_numpy(np.asarray(y, np.int64))

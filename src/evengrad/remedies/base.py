@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from evengrad.types import Finding, Proposal, Trace
 
 Undo = Callable[[], None]
 
-INPUTS, RATE, INITIALISER, ACTIVATION, NORM, SKIP = range(1, 7)
+INPUTS, RATE, CLIP, INITIALISER, ACTIVATION, NORM, SKIP = range(1, 8)
 """Order of least change, in which interventions are tried."""
 
 
@@ -66,11 +66,18 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
         raise InputError(f"the model has no module {name!r}: this change was proposed for another model") from error
 
 
-def undo_all(undos: list[Undo]) -> Undo:
-    """Returns one undo that runs these in reverse order."""
+def undo_all(changes: Iterable[Undo]) -> Undo:
+    """Returns one undo that runs these in reverse order; should making one of them raise, those made before are undone at once."""
+    undos: list[Undo] = []
 
     def undo() -> None:
         while undos:
             undos.pop()()
 
+    try:
+        for change in changes:
+            undos.append(change)
+    except BaseException:
+        undo()
+        raise
     return undo

@@ -21,7 +21,7 @@ class _Clip(Remedy):
     """Cuts gradients in an optimizer step-pre-hook, so that the loop stays as it is."""
 
     symptoms: ClassVar[tuple[str, ...]] = ("exploding_gradient", "nan_or_inf")
-    change: ClassVar[int] = base.RATE
+    change: ClassVar[int] = base.CLIP
     shows_at_once: ClassVar[bool] = False
     option: ClassVar[str]
     call: ClassVar[str]

@@ -35,6 +35,7 @@ class Initialize(Remedy):
         "identical_units",
         "nan_or_inf",
         "INI001",
+        "INI003",
     )
     change: ClassVar[int] = base.INITIALISER
     random: ClassVar[bool] = True
@@ -63,13 +64,17 @@ def refill(rig: Rig, plans: list[dict[str, object]]) -> Undo:
     """Fills weights by their plans; the undo puts the old values back."""
     names = {str(plan[key]) for plan in plans for key in ("weight", "bias") if plan[key]}
     kept = [(p, p.detach().clone()) for name, p in rig.model.named_parameters(remove_duplicate=False) if name in names]
-    schemes.run_plan(rig.model, plans, torch.Generator().manual_seed(rig.seed))
 
     def undo() -> None:
         with torch.no_grad():
             for parameter, value in kept:
                 parameter.copy_(value)
 
+    try:
+        schemes.run_plan(rig.model, plans, torch.Generator().manual_seed(rig.seed))
+    except BaseException:
+        undo()
+        raise
     return undo
 
 

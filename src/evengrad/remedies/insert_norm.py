@@ -47,7 +47,7 @@ class InsertNorm(Remedy):
             words = self.name.replace("_", " ")
             yield Proposal(
                 remedy=self.name,
-                options={"units": {x.name: x.fan_out if x.kind == "linear" else -1 for x in rows}},
+                options={"units": {x.name: x.fan_out if x.kind == "linear" else None for x in rows}},  # None: the kernel tells
                 where=tuple(x.name for x in rows),
                 cause="missing_normalization_layer",
                 summary=f"{words} before each activation",
@@ -57,13 +57,18 @@ class InsertNorm(Remedy):
             )
 
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
-        return undo_all([self._insert(rig, submodule(rig.model, name)) for name in proposal.options["units"]])
+        return undo_all(self._insert(rig, submodule(rig.model, name), units) for name, units in proposal.options["units"].items())
 
-    def _insert(self, rig: Rig, layer: nn.Module) -> Undo:
-        weight = layer.weight
-        if not isinstance(weight, Tensor) or hasattr(layer, CHILD):
+    def _insert(self, rig: Rig, layer: nn.Module, units: int | None) -> Undo:
+        weight = getattr(layer, "weight", None)
+        if not isinstance(weight, Tensor) or weight.dim() < 2 or hasattr(layer, CHILD):
             raise InputError(f"{type(layer).__name__} has no weight, or a norm already: this change was proposed for another model")
-        child = self.norm(_units(layer), weight.dim()).to(weight.device, weight.dtype)
+        if units is not None and units not in weight.shape:  # on any axis: some kernels are laid out [in, out]
+            shape = tuple(weight.shape)
+            raise InputError(
+                f"expected a layer of {units} units, got a weight of shape {shape}: this change was proposed for another model"
+            )
+        child = self.norm(units or weight.shape[0], weight.dim()).to(weight.device, weight.dtype)
         child.train(layer.training)
         layer.add_module(CHILD, child)
         handle = layer.register_forward_hook(apply_norm)
@@ -120,7 +125,7 @@ class LayerNorm(InsertNorm):
 def apply_norm(layer: nn.Module, _args: object, output: Any) -> Any:
     """Forward hook that norms a layer's output by its child (a module-level function, so that models stay copyable)."""
     norm = layer.get_submodule(CHILD)
-    if isinstance(norm, nn.BatchNorm1d) and isinstance(layer, nn.Linear) and output.dim() > 2:
+    if isinstance(norm, nn.BatchNorm1d) and not isinstance(layer, nn.Conv1d) and output.dim() > 2:
         return norm(output.flatten(0, -2)).reshape(output.shape)
     return norm(output)
 
@@ -138,9 +143,3 @@ def join_optimizer(rig: Rig, parameters: list[nn.Parameter]) -> Undo:
             optimizer.state.pop(parameter, None)
 
     return undo
-
-
-def _units(layer: nn.Module) -> int:
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return int(weight.shape[0])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evengrad.errors import InputError
 from evengrad.remedies import base
 from evengrad.remedies.base import Remedy, Undo
 from evengrad.rig import Rig
 from evengrad.types import Finding, Proposal, Trace
+
+_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "base_lrs", "max_lrs", "min_lrs", "eta_min")  # of groups and of schedules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,7 @@ class LowerRate(Remedy):
 
     Attributes:
         factors: Factors to propose, gentlest first.
+        usual: Rates to propose in place of one that is more than a hundred times the first, gentlest first.
 
     Reference: LeCun et al. 1998, Efficient BackProp, sec. 4.7.
     """
@@ -29,12 +32,13 @@ class LowerRate(Remedy):
     change: ClassVar[int] = base.RATE
     shows_at_once: ClassVar[bool] = False
     factors: tuple[float, ...] = (0.1, 0.01)
+    usual: tuple[float, ...] = (0.1, 0.01)
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         rate = (trace.facts.optimizer or {}).get("lr")
         if not isinstance(rate, (int, float)) or (trace.facts.inputs or {}).get("nonfinite_fraction"):
             return
-        for factor in self.factors:
+        for factor in self.factors if rate <= 100 * self.usual[0] else [usual / rate for usual in self.usual]:
             yield Proposal(
                 remedy=self.name,
                 options={"factor": factor},
@@ -48,18 +52,21 @@ class LowerRate(Remedy):
         if rig.optimizer is None:
             raise InputError("lower_rate needs an optimizer; give check or Experiment one")
         factor = float(proposal.options["factor"])
-        optimizer, scheduler = rig.optimizer, rig.scheduler
-        rates = [(group, key, group[key]) for group in optimizer.param_groups for key in ("lr", "initial_lr") if key in group]
-        base_rates = list(getattr(scheduler, "base_lrs", []))
-        for group, key, rate in rates:
-            group[key] = rate * factor
-        if base_rates:
-            scheduler.base_lrs = [rate * factor for rate in base_rates]
+        held = [*rig.optimizer.param_groups, *(vars(s) for s in _schedulers(rig.scheduler))]
+        rates = [(part, key, part[key]) for part in held for key in _RATES if key in part]
+        for part, key, rate in rates:
+            part[key] = [r * factor for r in rate] if isinstance(rate, list) else rate * factor
 
         def undo() -> None:
-            for group, key, rate in rates:
-                group[key] = rate
-            if base_rates:
-                scheduler.base_lrs = base_rates
+            for part, key, rate in rates:
+                part[key] = rate
 
         return undo
+
+
+def _schedulers(scheduler: Any) -> Iterator[Any]:
+    """Yields a schedule and those that it is made of."""
+    if scheduler is not None:
+        yield scheduler
+        for part in getattr(scheduler, "_schedulers", ()):
+            yield from _schedulers(part)

@@ -52,18 +52,21 @@ class StandardizeInput(Remedy):
         facts = trace.facts.inputs or {}
         high, mean = facts.get("feature_std_max", 1.0), facts.get("feature_mean_abs_max", 0.0)
         if high > 0 and not facts.get("nonfinite_fraction") and not (self.span[0] <= high <= self.span[1] and mean < self.min_offset):
-            axes = "0" if facts.get("kind") == "features" else "channels' axes"
+            axis, dims = _feature_axis(trace), len(facts.get("shape") or (0, 0))
+            axes = tuple(i for i in range(dims) if i != axis % dims)
             yield Proposal(
                 remedy=self.name,
+                options={"axis": axis},
                 cause="input_not_normalized",
                 summary="standardize_input",
-                code=f"+mean, std = x_train.mean({axes}), x_train.std({axes}).clamp_min(1e-6)\n+x = (x - mean) / std",
+                code=f"+mean, std = x_train.mean({axes}, keepdim=True), x_train.std({axes}, keepdim=True)\n"
+                "+std[std == 0] = 1  # a constant feature stays constant\n+x = (x - mean) / std",
             )
 
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
         if hasattr(rig.model, STANDARDIZE):
             raise InputError("the model standardises its input already")
-        standardize = _fit(rig)
+        standardize = _fit(rig, proposal.options["axis"])
         setattr(rig.model, STANDARDIZE, standardize)
         handle = rig.model.register_forward_pre_hook(standardize.first, with_kwargs=True)
         return undo_all([lambda: delattr(rig.model, STANDARDIZE), handle.remove])
@@ -72,13 +75,13 @@ class StandardizeInput(Remedy):
 class Standardize:
     """(x - mean) / std for each feature; no module, since a Sequential runs every module that it holds."""
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
+    def __init__(self, mean: Tensor, std: Tensor, axis: int) -> None:
+        self.mean, self.std, self.axis = mean, std, axis
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Returns x of the same shape; features are axis 1 of grids, the last axis otherwise."""
+        """Returns x of the same shape."""
         shape = [1] * x.dim()
-        shape[1 if x.dim() > 2 else -1] = -1
+        shape[self.axis] = -1
         return (x - self.mean.to(x).view(shape)) / self.std.to(x).view(shape)
 
     def first(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -92,17 +95,24 @@ class Standardize:
         return args, kwargs
 
 
-def _fit(rig: Rig) -> Standardize:
+def _feature_axis(trace: Trace) -> int:
+    """The axis that counts features: channels of grids and of what convolutions read, the last axis otherwise."""
+    dims = len((trace.facts.inputs or {}).get("shape") or ())
+    first = next((x.kind for x in trace.layers if x.depth is not None), "")
+    return 1 if dims > 3 or (dims == 3 and first == "conv") else -1
+
+
+def _fit(rig: Rig, axis: int) -> Standardize:
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for batch in islice(rig.batches(0), _BATCHES):
         x = next((t for t in tensors_in(batch.inputs) if t.is_floating_point()), None)
         if x is None:
             raise InputError("the model has no floating-point input to standardise")
-        flat = x.detach().double().movedim(1 if x.dim() > 2 else -1, -1).reshape(-1, x.shape[1 if x.dim() > 2 else -1])
+        flat = x.detach().double().movedim(axis, -1).reshape(-1, x.shape[axis])
         count, total, squares = count + len(flat), total.to(flat) + flat.sum(0), squares.to(flat) + flat.square().sum(0)
     if not count:
         raise InputError("no batch to take the inputs' mean and standard deviation from")
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    std = torch.where(std > 1e-6, std, torch.ones_like(std))  # a constant feature stays constant
-    return Standardize(mean, std)
+    std = torch.where(std > 1e-6 * mean.abs(), std, torch.ones_like(std))  # what is left of a constant feature is rounding
+    return Standardize(mean, std, axis)

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from evengrad.errors import InputError
 from evengrad.remedies import base, schemes
 from evengrad.remedies.base import Remedy, Undo, submodule, undo_all
 from evengrad.remedies.initialize import refill
 from evengrad.rig import Rig
+from evengrad.signals.scale import matching_scheme
 from evengrad.trace.operations import activation_of, function_name
 from evengrad.types import Finding, Layer, Proposal, Trace
 
@@ -73,21 +75,30 @@ class SwapActivation(Remedy):
             yield _proposal(str(old), new, rows, trace)
 
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
-        options = proposal.options
-        undos = [_swap(rig.model, name, options["old"], options["new"]) for name in options["modules"]]
-        undos.append(refill(rig, options["plans"]))
-        return undo_all(undos)
+        return undo_all(_changes(rig, proposal))
+
+
+def _changes(rig: Rig, proposal: Proposal) -> Iterator[Undo]:
+    options = proposal.options
+    if options["spare"]:
+        yield _rewrite(rig.model, options["old"], options["new"], options["spare"])
+    else:
+        for name in options["modules"]:
+            yield _swap(rig.model, name, options["old"], options["new"])
+    yield refill(rig, options["plans"])
 
 
 def _proposal(old: str, new: str, rows: list[Layer], trace: Trace) -> Proposal:
     slope = {"negative_slope": 0.2} if new == "leaky_relu" else {}
-    names = {x.name for x in rows}
+    names, modules = {x.name for x in rows}, sorted({str(x.activation_module) for x in rows})
     plans = [p for x in trace.layers if (p := schemes.plan(x, activation=new, options=slope) if x.name in names else schemes.plan(x))]
-    scheme = next(p["scheme"] for p in plans)
+    scheme = matching_scheme(new)
+    head = [x for x in trace.layers if x.name == (trace.facts.head or {}).get("layer")]
+    spare = next((x.weight for x in head if x.activation == old and x.activation_module in modules), None)  # runs in the same module
     shown_old, shown_new = _SHOWN.get(old, f"{old}(x)"), _SHOWN.get(new, new)
     return Proposal(
         remedy=SwapActivation.name,
-        options={"old": old, "new": new, "modules": sorted({str(x.activation_module) for x in rows}), "plans": plans},
+        options={"old": old, "new": new, "modules": modules, "spare": spare, "plans": plans},
         where=tuple(x.name for x in rows),
         cause="bad_hidden_activation",
         summary=f"swap_activation {old} -> {new} ({scheme})",
@@ -115,9 +126,11 @@ def _is_activation(module: nn.Module, old: str) -> bool:
     return type(module).__module__.startswith("torch.nn.modules.activation") and type(module).__name__.lower() == old.replace("_", "")
 
 
-def _rewrite(module: nn.Module, old: str, new: str) -> Undo:
-    """Rewrites functional calls while `module` runs."""
-    mode = _Rewriter(old, new)
+def _rewrite(module: nn.Module, old: str, new: str, spare: str | None = None) -> Undo:
+    """Rewrites functional calls while `module` runs; what follows the weight called `spare` is left alone."""
+    if spare is not None and spare not in dict(module.named_parameters(remove_duplicate=False)):
+        raise InputError(f"the model has no parameter {spare!r}: this change was proposed for another model")
+    mode = _Rewriter(old, new, spare)
     handles = [module.register_forward_pre_hook(mode.enter), module.register_forward_hook(mode.leave, always_call=True)]
     return undo_all([handle.remove for handle in handles])
 
@@ -125,12 +138,12 @@ def _rewrite(module: nn.Module, old: str, new: str) -> Undo:
 class _Rewriter:
     """Forward hooks that put another activation in the place of one; can be copied and pickled with the module."""
 
-    def __init__(self, old: str, new: str) -> None:
-        self.old, self.new = old, new
+    def __init__(self, old: str, new: str, spare: str | None) -> None:
+        self.old, self.new, self.spare = old, new, spare
         self._active: list[TorchFunctionMode] = []
 
-    def enter(self, _module: nn.Module, _args: object) -> None:
-        mode = _RewriteMode(self.old, self.new)
+    def enter(self, module: nn.Module, _args: object) -> None:
+        mode = _RewriteMode(self.old, self.new, None if self.spare is None else module.get_parameter(self.spare))
         mode.__enter__()  # type: ignore[no-untyped-call]
         self._active.append(mode)
 
@@ -139,14 +152,22 @@ class _Rewriter:
 
 
 class _RewriteMode(TorchFunctionMode):
-    def __init__(self, old: str, new: str) -> None:
+    def __init__(self, old: str, new: str, spare: nn.Parameter | None) -> None:
         super().__init__()
-        self._old, self._new = old, _CLASSES[new]()
+        self._old, self._new, self._spare = old, _CLASSES[new](), spare
+        self._sparing = False
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = activation_of(function_name(func), args, kwargs)
-        if found is None or found[0] != self._old:
+        weights = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter) and a.dim() > 1]  # biases and norms have one axis
+        if weights:
+            self._sparing = any(w is self._spare for w in weights)
+        name = function_name(func)
+        found = activation_of(name, args, kwargs)
+        if found is None or found[0] != self._old or self._sparing:
             return func(*args, **kwargs)
         value = args[0] if args else kwargs["input"]
-        return self._new(value) if isinstance(value, Tensor) else func(*args, **kwargs)
+        if not isinstance(value, Tensor):
+            return func(*args, **kwargs)
+        in_place = name.endswith("_") or kwargs.get("inplace") is True or (bool(args) and args[-1] is True)
+        return value.copy_(self._new(value.clone())) if in_place else self._new(value)

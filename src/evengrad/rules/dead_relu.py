@@ -45,7 +45,7 @@ class DeadRelu(Rule):
         "a smaller rate and a new initialisation; leaky ReLU, ELU or GELU; a norm before the activation; standardised inputs"
     )
     max_dead_fraction: float = 0.8
-    error_fraction: float = 0.99
+    error_fraction: float = 0.8
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         steps = [i for i in judged(trace) if np.nanmax(self._dead(trace, i), initial=0) > self.max_dead_fraction]

@@ -54,7 +54,7 @@ class ExplodingGradient(Rule):
         return float("nan") if worst is None else worst.gain
 
     def _worst(self, trace: Trace, index: int) -> Slope | None:
-        open_slopes = [s for s in slopes(trace, index=index) if not _gated(trace, s)]
+        open_slopes = [s for s in slopes(trace, index=index, whole=True) if not _gated(trace, s)]
         return max(open_slopes, key=lambda s: s.total, default=None)
 
     def _evidence(self, slope: Slope) -> tuple[Evidence, ...]:

@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows, place
-from evengrad.signals.scale import matching_rms, matching_scheme
+from evengrad.rules.base import Examples, Rule, deep_rows
+from evengrad.signals.scale import matching_rms, matching_scheme, weight_rms
 from evengrad.types import Evidence, Finding, Series, Trace
 
 
@@ -20,12 +20,10 @@ class InitializerMismatch(Rule):
     """Weights are so much larger or smaller than the matching initialiser makes them that the signal changes by decades.
 
     One layer at half the matching scale is harmless, twenty are six decades: what is judged is the sum over a trunk. Layers with
-    a norm behind them do not count, since a norm undoes the scale. Weights with a mean far from zero are judged too:
-    uniform(0, 1) drives every unit the same way.
+    a norm behind them do not count, since a norm undoes the scale.
 
     Attributes:
         max_decades: Largest healthy sum of log10(scale / matching scale) along a trunk.
-        max_mean_ratio: Largest healthy |mean| / RMS of a layer's weights, in [0, 1].
 
     Reference: Glorot & Bengio 2010; He et al. 2015; Klambauer et al. 2017.
     """
@@ -33,29 +31,18 @@ class InitializerMismatch(Rule):
     code: ClassVar[str] = "INI001"
     symptom: ClassVar[str | None] = None
     title: ClassVar[str] = "the initialiser does not match the activation"
-    causes: ClassVar[tuple[str, ...]] = ("init_activation_mismatch", "bad_init_large", "bad_init_small", "constant_init")
-    needs: ClassVar[tuple[str, ...]] = ("weight_norm", "weight_mean")
+    causes: ClassVar[tuple[str, ...]] = ("init_activation_mismatch", "bad_init_large", "bad_init_small")
+    needs: ClassVar[tuple[str, ...]] = ("weight_norm",)
     signal: ClassVar[tuple[str, str]] = ("scale_decades", "decades")
     helps: ClassVar[str] = "evengrad.initialize_(model): Glorot before tanh and logistic, He before ReLU and ELU, LeCun before SELU"
     max_decades: float = 2.0
-    max_mean_ratio: float = 0.5
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         if trace.steps[0] != 0:
             return
-        ratios, means = self._ratios(trace), self._means(trace)
+        ratios = self._ratios(trace)
         total = float(np.nansum(ratios))
-        shifted = [i for i in np.argsort(-np.nan_to_num(means)) if means[i] > self.max_mean_ratio]
-        if shifted:
-            row = int(shifted[0])
-            share = f"mean {self._mean(trace, row):+.2g}, {means[row]:.0%} of their RMS"
-            message = f"the weights of {place(trace, row)} have {share}: every unit is driven the same way"
-            evidence = Evidence(
-                signal="mean_ratio", value=float(means[row]), relation=">", threshold=self.max_mean_ratio, where=trace.layers[row].name
-            )
-            where = tuple(trace.layers[i].name for i in shifted)
-            yield self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, 0))
-        elif abs(total) > self.max_decades:
+        if abs(total) > self.max_decades:
             rows = [int(i) for i in np.argsort(-np.abs(np.nan_to_num(ratios))) if np.isfinite(ratios[i]) and ratios[i] * total > 0]
             typical = 10 ** float(np.nanmedian(ratios[rows]))
             layer = trace.layers[rows[0]]
@@ -68,9 +55,6 @@ class InitializerMismatch(Rule):
             yield self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, 0))
 
     def value(self, trace: Trace) -> float:
-        means = self._means(trace)
-        if np.nanmax(means, initial=0) > self.max_mean_ratio:
-            return float(np.nanmax(means))
         return float(abs(np.nansum(self._ratios(trace))))
 
     def _ratios(self, trace: Trace) -> Series:
@@ -79,33 +63,20 @@ class InitializerMismatch(Rule):
         deep = deep_rows(trace)
         for i in deep[:-1]:
             layer = trace.layers[i]
-            rms = float(trace.column("weight_norm")[0, i]) / math.sqrt(max(1, layer.fan_in * layer.fan_out))
+            rms = weight_rms(trace, i)
             target = matching_rms(layer)
-            if layer.kind == "linear" and layer.norm == "none" and not layer.residual and target is not None and rms > 0:
+            if layer.kind == "linear" and layer.norm == "none" and not layer.residual and target is not None and 0 < rms < math.inf:
                 out[i] = math.log10(rms / target)
         return out
-
-    def _means(self, trace: Trace) -> Series:
-        """|mean| / RMS of the weights of each row (L,)."""
-        out = np.full(len(trace.layers), np.nan)
-        for i in deep_rows(trace):
-            layer = trace.layers[i]
-            rms = float(trace.column("weight_norm")[0, i]) / math.sqrt(max(1, layer.fan_in * layer.fan_out))
-            if layer.kind == "linear" and layer.fan_in * layer.fan_out >= 16 and rms > 0:  # fewer weights have a mean by chance
-                out[i] = abs(self._mean(trace, i)) / rms
-        return out
-
-    def _mean(self, trace: Trace, row: int) -> float:
-        return float(trace.column("weight_mean")[0, row])
 
     @classmethod
     def examples(cls) -> Examples:
         relu = {"activation": "relu"}
 
-        def net(depth: int, scale: float, mean: float = 0.0) -> Trace:
-            return synthetic.chain(depth, layer=relu, weight_norm=scale * math.sqrt(2 * 64), weight_mean=mean)  # He: RMS sqrt(2 / 64)
+        def net(depth: int, scale: float) -> Trace:
+            return synthetic.chain(depth, layer=relu, weight_norm=scale * math.sqrt(2 * 64))  # He: RMS sqrt(2 / 64)
 
         return Examples(
-            sick=(net(20, 1 / 6**0.5), net(10, 1.8), net(3, 3.3, mean=0.5)),
-            healthy=(net(5, 1 / 6**0.5), net(10, 1.5), net(20, 1.0), net(3, 1.0, mean=0.01)),
+            sick=(net(20, 1 / 6**0.5), net(10, 1.8)),
+            healthy=(net(5, 1 / 6**0.5), net(10, 1.5), net(20, 1.0)),
         )

@@ -71,7 +71,7 @@ class NonFinite(Rule):
             if rows:
                 row = rows[0] if name in {"weight_abs_max", "out_abs_max"} else rows[-1]
                 more = f"; {len(rows) - 1} more layers follow" if len(rows) > 1 else ""
-                return f"the {word} of {place(trace, row)} is the first that is NaN or infinite {at}{more}", tuple(
+                return f"the first NaN or infinity {at} is in the {word} of {place(trace, row)}{more}", tuple(
                     trace.layers[i].name for i in rows
                 )
         return f"the loss is NaN or infinite from step {bad_loss}, after finite outputs: the loss itself makes it", ("loss",)

@@ -35,8 +35,8 @@ class SaturatedActivation(Rule):
     helps: ClassVar[str] = (
         "standardised inputs; Glorot initialisation; a norm before the activation; an activation that is not flat on both sides"
     )
-    max_saturated_fraction: float = 0.5
-    error_fraction: float = 0.8
+    max_saturated_fraction: float = 0.85
+    error_fraction: float = 0.95
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         steps = [i for i in judged(trace) if np.nanmax(self._flat(trace, i), initial=0) > self.max_saturated_fraction]
@@ -78,6 +78,6 @@ class SaturatedActivation(Rule):
     @classmethod
     def examples(cls) -> Examples:
         return Examples(
-            sick=(synthetic.chain(5, saturated_fraction=[0.1, 0.3, 0.55, 0.2, 0.1]), synthetic.chain(5, saturated_fraction=0.95)),
-            healthy=(synthetic.chain(5, saturated_fraction=[0.1, 0.3, 0.45, 0.2, 0.1]), synthetic.chain(5, saturated_fraction=0.0)),
+            sick=(synthetic.chain(5, saturated_fraction=[0.1, 0.3, 0.9, 0.2, 0.1]), synthetic.chain(5, saturated_fraction=0.99)),
+            healthy=(synthetic.chain(5, saturated_fraction=[0.1, 0.3, 0.8, 0.2, 0.1]), synthetic.chain(5, saturated_fraction=0.0)),
         )

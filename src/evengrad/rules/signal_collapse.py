@@ -42,8 +42,8 @@ class SignalCollapse(Rule):
     helps: ClassVar[str] = (
         "an initialiser that matches the activation; tanh, ReLU or SELU in place of the logistic; a norm before each activation"
     )
-    max_lost_decades: float = 2.0
-    error_decades: float = 4.0
+    max_lost_decades: float = 2.25
+    error_decades: float = 2.75
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         sick = [i for i in judged(trace) if self._lost(trace, i) >= self.max_lost_decades]
@@ -53,11 +53,14 @@ class SignalCollapse(Rule):
         lost = self._lost(trace, index)
         rows = self._rows(trace, index)
         spread = trace.column("out_spread")[index]
-        share = float(spread[rows[-1]] / spread[rows[0]]) if spread[rows[0]] > 0 else 0.0
-        message = (
-            f"the spread across samples falls to {share:.1e} of what it is at {place(trace, rows[0])} by {place(trace, rows[-1])}: "
-            "the last layers see almost the same thing for every input"
-        )
+        zero = next((i for i in rows if spread[i] == 0), None)
+        if zero is not None:
+            message = f"from {place(trace, zero)} on, every sample looks the same: the spread across samples is exactly zero"
+        else:
+            share = f"{spread[rows[-1]] / spread[rows[0]]:.1e} of what it is at {place(trace, rows[0])}"
+            message = (
+                f"the spread across samples falls to {share} by {place(trace, rows[-1])}: later layers see nearly the same for every input"
+            )
         threshold = float(10 ** (-self.max_lost_decades / max(1, len(rows) - 1)))
         evidence = (
             Evidence(signal="spread_gain", value=self.value(trace), relation="<", threshold=threshold, unit="a layer"),
@@ -73,7 +76,7 @@ class SignalCollapse(Rule):
 
     def _worst(self, trace: Trace, index: int) -> Slope | None:
         """The steepest fall; slopes count from the output towards the input, so a falling spread has a positive slope."""
-        return max(slopes(trace, "out_spread", index), key=lambda s: s.total, default=None)
+        return max(slopes(trace, "out_spread", index, whole=True), key=lambda s: s.total, default=None)
 
     def _rows(self, trace: Trace, index: int) -> list[int]:
         worst = self._worst(trace, index)

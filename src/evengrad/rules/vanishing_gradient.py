@@ -61,7 +61,7 @@ class VanishingGradient(Rule):
         return float("nan") if worst is None else worst.gain
 
     def _worst(self, trace: Trace, index: int) -> Slope | None:
-        return min(slopes(trace, index=index), key=lambda s: s.total, default=None)
+        return min(slopes(trace, index=index, whole=True), key=lambda s: s.total, default=None)
 
     def _evidence(self, slope: Slope) -> tuple[Evidence, ...]:
         limit = 10 ** (-self.max_lost_decades / max(1, len(slope.rows) - 1))

@@ -38,11 +38,12 @@ class Slope:
         return float(10.0**self.decades)
 
 
-def comparable_rows(trace: Trace) -> list[tuple[tuple[int, ...], bool]]:
+def comparable_rows(trace: Trace, *, whole: bool = False) -> list[tuple[tuple[int, ...], bool]]:
     """Lists sets of at least three comparable rows, input first, each with True if they share one shape.
 
     Groups of equal kind and shape come first. The rows of a trunk (equal kind, any shape) are used only where none of its rows
-    is in a group of three: the sample norm of the gradient hardly depends on width, so a healthy taper reads as flat.
+    is in a group of three: the sample norm of the gradient hardly depends on width, so a healthy taper reads as flat. With `whole`
+    they are always there: a total along depth must not shrink because the first and the last layer have shapes of their own.
     """
     groups, trunks = defaultdict(list), defaultdict(list)
     for i, layer in enumerate(trace.layers):
@@ -51,18 +52,21 @@ def comparable_rows(trace: Trace) -> list[tuple[tuple[int, ...], bool]]:
             trunks[layer.trunk].append(i)
     found = [(tuple(rows), True) for rows in groups.values() if len(rows) >= MIN_ROWS]
     covered = {i for rows, _ in found for i in rows}
-    found += [(tuple(rows), False) for rows in trunks.values() if len(rows) >= MIN_ROWS and not covered & set(rows)]
-    return found
+    equal = {rows for rows, _ in found}
+    mixed = [tuple(rows) for rows in trunks.values() if len(rows) >= MIN_ROWS and (whole or not covered & set(rows))]
+    return found + [(rows, False) for rows in mixed if rows not in equal]
 
 
-def slopes(trace: Trace, column: str = "grad_out_norm", index: int = 0) -> list[Slope]:
+def slopes(trace: Trace, column: str = "grad_out_norm", index: int = 0, *, whole: bool = False) -> list[Slope]:
     """Fits a slope for every set of comparable rows at sampled step number `index`, steepest total change first.
+
+    With `whole`, trunks of mixed shapes count beside the groups in them: rules judge the total from end to end.
 
     Rows that are not finite or exactly zero are left out of the line; None is never returned: a set with fewer than three
     usable rows gives no slope.
     """
     values = trace.column(column)[index].astype(np.float64)
-    fits = [_fit(values, rows, equal) for rows, equal in comparable_rows(trace)]
+    fits = [_fit(values, rows, equal) for rows, equal in comparable_rows(trace, whole=whole)]
     return sorted((f for f in fits if f is not None), key=lambda f: -abs(f.total))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from evengrad.types import Layer
+from evengrad.types import Layer, Trace
 
 _SCHEMES = {"selu": "lecun_normal"} | dict.fromkeys(
     ("relu", "relu6", "leaky_relu", "rrelu", "prelu", "elu", "celu", "gelu", "gelu_tanh", "silu", "mish", "hardswish"), "he_normal"
@@ -28,3 +28,9 @@ def matching_rms(layer: Layer) -> float | None:
         slope = layer.activation_options.get("negative_slope", 0.0)
         return math.sqrt(2.0 / ((1.0 + slope * slope) * layer.fan_in))
     return math.sqrt(1.0 / layer.fan_in) if scheme == "lecun_normal" else math.sqrt(2.0 / (layer.fan_in + layer.fan_out))
+
+
+def weight_rms(trace: Trace, row: int, index: int = 0) -> float:
+    """Returns the RMS of one row's weights at sampled step number `index`."""
+    layer = trace.layers[row]
+    return float(trace.column("weight_norm")[index, row]) / math.sqrt(max(1, layer.fan_in * layer.fan_out))

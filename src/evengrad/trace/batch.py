@@ -37,7 +37,21 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on `device`."""
-        return Batch(_move(self.inputs, device), _move(self.targets, device))
+        return Batch(*(mapped(lambda t: t.to(device), part) for part in (self.inputs, self.targets)))
+
+
+def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Returns nested tuples, lists and mappings with the function applied to every tensor; anything else as it is."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {k: mapped(function, v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [mapped(function, v) for v in value]
+    if isinstance(value, tuple):
+        parts = [mapped(function, v) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -126,13 +140,3 @@ def _advice(output: Any, targets: Any) -> str:
     if out.shape[:1] != target.shape[:1]:
         return f"The model returned {out.shape[0] if out.dim() else 'no'} samples for {target.shape[0] if target.dim() else 'no'} targets. "
     return ""
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {k: _move(v, device) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(_move(v, device) for v in value)
-    return value

@@ -6,10 +6,11 @@ modules tells where, and the identity of parameters tells whose weight.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
@@ -54,6 +55,7 @@ class Capture(TorchFunctionMode):
         self.nodes: list[Node] = [Node(0, "input", "input", "")]
         self.consumed: set[int] = set()
         self.forward = True  # False while backward runs: recomputed blocks are not new nodes
+        self.graphless = False  # True once an operation ran without a graph, as in a block that a reentrant checkpoint runs again
         self._observer = observer
         self.modules = dict(model.named_modules())
         self.parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -113,6 +115,7 @@ class Capture(TorchFunctionMode):
         name = ops.function_name(func)
         parameters, data = self._split((args, kwargs))
         node = self._classify(name, args, kwargs, parameters, data) if parameters or data else None
+        self.graphless |= node is not None and not torch.is_grad_enabled()
         if node is not None and node.kind == "activation" and self._observer is not None and self.forward:
             self._observer.activation_input(node, data[0])
         output = func(*args, **kwargs)
@@ -209,15 +212,20 @@ def is_custom_norm(module: nn.Module) -> bool:
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
-    """Yields the tensors in nested tuples, lists and mappings, in order."""
+    """Yields the tensors in nested tuples, lists, mappings and dataclasses, in order."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from tensors_in(item)
+    elif value is None or isinstance(value, (int, float, str)):
+        return
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for part in fields(value):
+            yield from tensors_in(getattr(value, part.name))
     elif hasattr(value, "to_tuple"):  # model outputs of Transformers
         yield from tensors_in(value.to_tuple())
 
@@ -251,6 +259,8 @@ def fans_of(name: str, args: Any, kwargs: Any, parameters: dict[int, tuple[str, 
     weight = next((t for t in operands if id(t) in parameters and t.dim() > 1), None)
     if weight is None:
         return (0, 0), 0
+    if name == "einsum" and isinstance(args[0], str) and "->" in args[0]:
+        return _einsum_fans(args[0], next(i for i, t in enumerate(operands) if t is weight), weight.shape)
     if name in ops.CONV:
         return (weight[0].numel(), weight.shape[0] * weight[0, 0].numel() // _option(name, args, kwargs, "groups", 1)), 0
     if name in ops.CONV_TRANSPOSE:
@@ -261,6 +271,17 @@ def fans_of(name: str, args: Any, kwargs: Any, parameters: dict[int, tuple[str, 
         axis = weight.dim() - 1 if weight.is_contiguous() else 0  # x @ w: a kernel laid out [in, out]; x @ w.T: [out, in]
         return (weight.shape[-2], weight.shape[-1]), axis
     return (weight[0].numel(), weight.shape[0]), 0
+
+
+def _einsum_fans(equation: str, operand: int, shape: Sequence[int]) -> tuple[tuple[int, int], int]:
+    """Letters of the weight that the result lacks are summed over; those that only the weight brings count units."""
+    left, right = equation.replace(" ", "").split("->")
+    terms = left.split(",")
+    letters, others = terms[operand].replace("...", ""), "".join(terms[:operand] + terms[operand + 1 :])
+    sizes = dict(zip(letters, shape[-len(letters) :], strict=True))
+    units = [x for x in letters if x in right and x not in others]
+    axis = len(shape) - len(letters) + letters.index(units[0]) if units else 0
+    return (math.prod(n for x, n in sizes.items() if x not in right), math.prod(sizes[x] for x in units)), axis
 
 
 _POSITIONS = {"conv": {"stride": 3, "groups": 6}, "conv_transpose": {"stride": 3, "groups": 6}}

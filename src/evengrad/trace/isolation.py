@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -19,10 +21,10 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
     """
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules]
-    buffers = [(m, name, b, b.detach().clone()) for m in modules for name, b in m._buffers.items() if b is not None]
+    buffers = [(m, {name: (b, None if b is None else b.detach().clone()) for name, b in m._buffers.items()}) for m in modules]
     python, legacy = random.getstate(), np.random.get_state()
     try:
-        with generators_restored(model, seed=seed), eager():
+        with generators_restored(model, seed=seed), eager(model):
             yield
     finally:
         random.setstate(python)
@@ -30,9 +32,13 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
         for module, training in modes:
             module.training = training
         with torch.no_grad():
-            for module, name, tensor, value in buffers:
-                tensor.copy_(value)
-                module._buffers[name] = tensor
+            for module, held in buffers:
+                for name in set(module._buffers.keys()) - set(held):
+                    del module._buffers[name]  # the forward pass added it
+                for name, (tensor, value) in held.items():
+                    module._buffers[name] = tensor
+                    if tensor is not None and value is not None:
+                        tensor.copy_(value)
 
 
 @contextmanager
@@ -49,9 +55,14 @@ def generators_restored(model: nn.Module, *, seed: int | None = None) -> Iterato
 
 
 @contextmanager
-def eager() -> Iterator[None]:
+def eager(model: nn.Module) -> Iterator[None]:
     """Runs compiled parts of a model as plain Python, so that they can be seen."""
     with ExitStack() as stack:
-        if hasattr(torch.compiler, "set_stance"):
+        if any(hasattr(module, "_orig_mod") for module in model.modules()):  # our hooks pass over what is none of the model's modules
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=".*when there are global hooks on modules", category=UserWarning)
+        if "torch._dynamo" in sys.modules and hasattr(
+            torch.compiler, "set_stance"
+        ):  # without it nothing is compiled; it takes seconds to load
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.trace import stats
-from evengrad.trace.batch import Batch, Loss, call, check_labels, scalar_loss
+from evengrad.trace.batch import Batch, Loss, call, check_labels, mapped, scalar_loss
 from evengrad.trace.capture import Capture, Node
 from evengrad.trace.isolation import untouched
 from evengrad.trace.structure import Structure, read_structure
@@ -25,6 +26,8 @@ GRAD = ("grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")
 COLUMNS = frozenset(OUT + ACT + GRAD_OUT + WEIGHT + GRAD)
 _POOL: dict[str, Callable[[list[float]], float]] = {"out_rms": lambda v: float(np.sqrt(np.mean(np.square(v)))), "out_abs_max": max}
 _POOL["out_spread"] = _POOL["out_rms"]
+_SMALLEST, _LARGEST = 2.0**-149, float(np.finfo(np.float32).max)
+_UNDEFINED = {"saturated_fraction", "distinct_unit_fraction"}  # seen, and yet NaN: not flat on both sides, weights that are not finite
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,10 @@ def measure(
         capture = Capture(model, recorder)
         recorder.nodes = capture.nodes
         with torch.enable_grad():
+            inputs = mapped(torch.clone, batch.inputs)  # a model can work in place on what it is given
             with capture:
-                capture.inputs(batch.inputs)
-                output = call(model, batch.inputs)
+                capture.inputs(inputs)
+                output = call(model, inputs)
             structure = read_structure(capture, output)
             check_labels(output, batch.targets, loss_fn)
             loss = scalar_loss(output, batch.targets, loss_fn)
@@ -72,27 +76,40 @@ def measure(
 
 def _gradients(loss: Tensor, capture: Capture) -> dict[str, Tensor]:
     named = [(name, p) for name, p in capture.parameters.items() if p.requires_grad]
-    try:
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-    except RuntimeError as error:
-        if "heckpoint" not in str(error):
-            raise
-        with capture:  # the blocks run again, and only now do their outputs have gradients
+    if capture.graphless and any("CheckpointFunction" in type(f).__name__ for f in _functions(loss)):  # refuses autograd.grad
+        with capture:  # its blocks run again, and only now do their outputs have gradients
             found = _gradients_by_backward(loss, [p for _, p in named])
+    else:
+        found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
     return {name: g for (name, _), g in zip(named, found, strict=True) if g is not None}
 
 
 def _gradients_by_backward(loss: Tensor, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
-    """Reentrant checkpoints refuse autograd.grad: run backward, and put every .grad back as it was."""
-    before = [p.grad for p in parameters]
-    for p in parameters:
-        p.grad = None
+    """Runs backward, and puts every .grad back as it was, also that of inputs and of a loss's own parameters."""
+    held = [
+        (leaf, leaf.grad)
+        for leaf in {id(t): t for t in (*parameters, *(f.variable for f in _functions(loss) if hasattr(f, "variable")))}.values()
+    ]
+    for leaf, _ in held:
+        leaf.grad = None
     try:
-        loss.backward()
+        engine = torch.autograd.Variable._execution_engine  # loss.backward() is itself seen by the mode, which is off while that runs
+        engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True)
         return tuple(p.grad for p in parameters)
     finally:
-        for p, grad in zip(parameters, before, strict=True):
-            p.grad = grad
+        for leaf, grad in held:
+            leaf.grad = grad
+
+
+def _functions(loss: Tensor) -> Iterator[Any]:
+    """Yields the functions of the graph behind a loss; one that has a `variable` adds to that leaf's gradient."""
+    stack, seen = [loss.grad_fn], set()
+    while stack:
+        function = stack.pop()
+        if function is not None and function not in seen:
+            seen.add(function)
+            yield function
+            stack.extend(source for source, _ in function.next_functions)
 
 
 @dataclass
@@ -103,6 +120,13 @@ class _Outputs:
     hooked: bool = False
     norms: Tensor | None = None
     largest: Tensor | None = None
+
+    def add(self, norms: Tensor, largest: Tensor) -> None:
+        """Pools the gradients of one more call."""
+        if self.norms is None or self.largest is None or self.norms.shape != norms.shape:
+            self.norms, self.largest = norms, largest
+        else:
+            self.norms, self.largest = torch.hypot(self.norms, norms), torch.maximum(self.largest, largest)
 
 
 class Recorder:
@@ -124,7 +148,7 @@ class Recorder:
         """Measures z at once (an activation in place may overwrite it) and asks for its gradient."""
         if not output.is_floating_point() or not output.numel():
             return
-        seen = self._outputs.setdefault(node.weights, _Outputs())
+        seen = self._outputs.setdefault((node.op, *node.weights), _Outputs())
         with torch.no_grad(), torch._C.DisableTorchFunction():
             if self.forward and self.wants(OUT):
                 seen.calls.append(stats.output_stats(output.detach(), self.samples))
@@ -134,11 +158,7 @@ class Recorder:
 
     def _gradient(self, seen: _Outputs, gradient: Tensor) -> None:
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            norms, largest = stats.sample_norms(gradient, self.samples)
-            if seen.norms is None or seen.largest is None or seen.norms.shape != norms.shape:
-                seen.norms, seen.largest = norms, largest
-            else:
-                seen.norms, seen.largest = torch.hypot(seen.norms, norms), torch.maximum(seen.largest, largest)
+            seen.add(*stats.sample_norms(gradient, self.samples))
 
     def activation_input(self, node: Node, value: Tensor) -> None:
         """Measures where an activation is zero, dead or flat, from what goes into it."""
@@ -148,7 +168,7 @@ class Recorder:
         with torch.no_grad(), torch._C.DisableTorchFunction():
             off = stats.off(value.detach(), node.op)
             dead = off.movedim(axis, 0).flatten(1).all(1)
-            shares = torch.stack((off.float().mean(), stats.flat_share(value.detach(), node.op)))
+            shares = torch.stack((off.float().mean(), stats.flat_share(value.detach(), node.op, node.options)))
             self._activations.append((node, shares, dead))
 
     def _is_conv(self, node: Node) -> bool:
@@ -169,10 +189,10 @@ class Recorder:
             self._put_outputs(structure, put)
             self._put_activations(structure, put)
             self._put_weights(structure, parameters, gradients, put)
-            host = torch.cat([v.float() for v in values]).cpu().tolist() if values else []
+            host = torch.cat(values).cpu().tolist() if values else []
         pooled: dict[tuple[str, int], list[float]] = {}
         for cell, value in zip(cells, host, strict=True):
-            pooled.setdefault(cell, []).append(value)
+            pooled.setdefault(cell, []).append(_float32(value, cell[0]))
         found = {name: np.full((1, len(structure.layers)), np.nan, np.float32) for name in self._wanted}
         for (name, row), seen in pooled.items():
             if name in found:
@@ -180,12 +200,17 @@ class Recorder:
         return found
 
     def _put_outputs(self, structure: Structure, put: Callable[[Iterable[str], int, Tensor], None]) -> None:
+        rows: dict[int, _Outputs] = {}
         for index, row in structure.rows.items():
-            seen = self._outputs.pop(self.nodes[index].weights, None)
+            node = self.nodes[index]
+            seen = self._outputs.pop((node.op, *node.weights), None)
             if seen is None:
                 continue
             for call_stats in seen.calls:
                 put(OUT, row, call_stats)
+            if seen.norms is not None and seen.largest is not None:  # one weight can be used with several biases, or by several operations
+                rows.setdefault(row, _Outputs()).add(seen.norms, seen.largest)
+        for row, seen in rows.items():
             if seen.norms is not None and seen.largest is not None:
                 put(GRAD_OUT, row, torch.stack((seen.norms.mean(), seen.largest)))
 
@@ -193,8 +218,9 @@ class Recorder:
         found = {node.index: (shares, dead) for node, shares, dead in self._activations}  # a node has its number once it has run
         for row, indices in structure.activations.items():
             seen = [found[i] for i in indices if i in found]
+            bounded = structure.layers[row].activation in stats.SATURATION  # SiLU by hand has a sigmoid in it, and yet is not flat
             for shares, _ in seen:
-                put(("zero_fraction", "saturated_fraction"), row, shares)
+                put(("zero_fraction", "saturated_fraction") if bounded else ("zero_fraction",), row, shares if bounded else shares[:1])
             if seen:
                 dead = seen[0][1]
                 for _, mask in seen[1:]:  # a unit is dead if it is off in every call
@@ -218,3 +244,12 @@ class Recorder:
                     put(WEIGHT[4:], row, stats.distinct_units(weight.detach(), structure.unit_axes[row]))
             if self.wants(GRAD) and layer.weight in gradients:
                 put(GRAD, row, stats.tensor_stats([gradients[layer.weight]])[0])
+
+
+def _float32(value: float, name: str) -> float:
+    """What a column stores: infinity where anything was not finite, never zero or infinity for a double beyond the range of single."""
+    if not math.isfinite(value):
+        return value if name in _UNDEFINED else math.inf
+    if value and abs(value) < _SMALLEST:
+        return math.copysign(_SMALLEST, value)
+    return max(-_LARGEST, min(_LARGEST, value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,28 +27,30 @@ def by_sample(tensor: Tensor, samples: int) -> Tensor:
 
 def output_stats(z: Tensor, samples: int) -> Tensor:
     """Returns (4,): mean, RMS, largest magnitude and spread across samples of a layer's output."""
-    flat = by_sample(z.float(), samples)  # (samples, units * positions)
+    flat = by_sample(_wide(z), samples)  # (samples, units * positions)
     largest = _largest(flat)
-    scaled = flat / _safe(largest)
+    unit = _safe(largest)
+    scaled = flat / unit
     apart = scaled - scaled[0]  # exactly zero where all samples are equal, whatever the mean rounds to
     across = torch.linalg.vector_norm(apart - apart.mean(0)) / scaled.numel() ** 0.5  # var(0) is ten times slower on a CPU
     rms = torch.linalg.vector_norm(scaled) / scaled.numel() ** 0.5
-    return torch.stack((scaled.mean(), rms, torch.ones_like(rms), across)) * largest
+    return torch.stack((scaled.mean(), rms, largest / unit, across)) * unit
 
 
 def sample_norms(g: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """Returns the L2 norm of each sample's gradient (samples,) and the largest magnitude ()."""
-    flat = by_sample(g.float(), samples)
+    flat = by_sample(_wide(g), samples)
     largest = _largest(flat)
-    return torch.linalg.vector_norm(flat / _safe(largest), dim=1) * largest, largest
+    unit = _safe(largest)
+    return torch.linalg.vector_norm(flat / unit, dim=1) * unit, largest
 
 
-def flat_share(u: Tensor, activation: str) -> Tensor:
+def flat_share(u: Tensor, activation: str, options: Mapping[str, float]) -> Tensor:
     """Returns the share of elements where the activation is flat, or NaN where it is not flat on both sides."""
     bound = SATURATION.get(activation)
     if bound is None:
         return u.new_tensor(float("nan"), dtype=torch.float32)
-    return (u.float().abs() > bound).float().mean()
+    return (u.float().abs() > bound * options.get("max_val", 1.0)).float().mean()
 
 
 def off(u: Tensor, activation: str) -> Tensor:
@@ -57,13 +59,17 @@ def off(u: Tensor, activation: str) -> Tensor:
 
 
 def distinct_units(weight: Tensor, axis: int) -> Tensor:
-    """Returns the share of output units whose weights differ from every other unit's, in (0, 1]."""
+    """Returns the share of output units whose weights differ from every other unit's, in (0, 1]; NaN where a weight is not finite.
+
+    Units are told apart by their product with a fixed vector. Products of many wide units lie close together, so what counts as
+    equal is what rounding leaves: it falls with the square root of the number of weights, like the products themselves.
+    """
     rows = weight.float().movedim(axis, 0).flatten(1)
     probe = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=torch.float32).mul_(12.9898).sin_()  # no generator is touched
     hashed = (rows @ (probe / torch.linalg.vector_norm(probe))).sort().values
     scale = torch.linalg.vector_norm(rows, dim=1).amax().clamp_min(TINY)
-    distinct = (hashed.diff() > 1e-6 * scale).sum() + 1
-    share: Tensor = distinct.float() / rows.shape[0]
+    distinct = (hashed.diff() > 1e-6 * scale / rows.shape[1] ** 0.5).sum() + 1
+    share: Tensor = distinct / rows.shape[0] + 0 * scale  # 0 * inf is NaN
     return share
 
 
@@ -73,11 +79,17 @@ def tensor_stats(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _tensor_stats(tensor: Tensor) -> Tensor:
-    flat = tensor.detach().float().reshape(-1)
+    flat = _wide(tensor.detach()).reshape(-1)
     largest = _largest(flat)
-    scaled = flat / _safe(largest)
+    unit = _safe(largest)
+    scaled = flat / unit
     norm, mean, size = torch.linalg.vector_norm(scaled), scaled.mean(), scaled.abs().mean()
-    return torch.stack((norm, mean, size, torch.ones_like(norm))) * largest
+    return torch.stack((norm, mean, size, largest / unit)) * unit
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision becomes single; double stays, since it holds what single rounds to zero."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _largest(flat: Tensor) -> Tensor:
@@ -88,4 +100,5 @@ def _largest(flat: Tensor) -> Tensor:
 
 def _safe(largest: Tensor) -> Tensor:
     """A divisor: the largest magnitude, kept away from zero and infinity (so that zero stays zero)."""
-    return largest.clamp(TINY, torch.finfo(torch.float32).max)
+    info = torch.finfo(largest.dtype)
+    return largest.clamp(info.tiny, info.max)

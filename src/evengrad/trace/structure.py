@@ -13,6 +13,15 @@ from evengrad.trace import operations as ops
 from evengrad.trace.capture import Capture, Node
 from evengrad.types import Layer
 
+_GATES = {  # activations that, multiplied by what they were applied to, are another one
+    "sigmoid": "silu",
+    "erf": "gelu",
+    "tanh": "gelu_tanh",
+    "softplus": "mish",
+    "relu6": "hardswish",
+    "hardsigmoid": "hardswish",
+}
+_NEAR = 8  # operations within which such a product is looked for
 _DEEP = {"linear", "conv", "conv_transpose", "rnn", "lstm", "gru", "attention"}  # kinds that enter a slope
 
 
@@ -102,7 +111,8 @@ def _rows(nodes: Sequence[Node], parameters: dict[str, Tensor], modules: dict[st
             continue
         found = rows.get((weight, kind))
         if found is None:
-            fans = node.fans if node.fans[0] and not node.suffix else _fans_from_weights(node, parameters)
+            told = node.fans[0] and not node.suffix and node.op not in ops.RECURRENT
+            fans = node.fans if told else _fans_from_weights(node, parameters)
             rows[weight, kind] = _Row(_row_name(node, weight, modules), kind, [node.index], node.weights, weight, fans, node.unit_axis)
         else:
             found.nodes.append(node.index)
@@ -211,18 +221,41 @@ def _follow(nodes: Sequence[Node], consumers: list[list[int]], start: int, outpu
         if node.kind == "norm" and norm == "none":
             norm, norm_module = node.op, node.module
         if node.kind == "activation":
-            name = "silu" if node.op == "sigmoid" and _gated(nodes, consumers, index) else node.op
-            return _After(name, node.options, index, node.module, norm, norm_module)
+            return _After(_by_hand(nodes, consumers, index), node.options, index, node.module, norm, norm_module)
         unknown = unknown or node.kind == "other"
         if node.kind not in {"weight", "other"}:
             queue.extend(consumers[index])
     return _After("unknown" if unknown else "none", norm=norm, norm_module=norm_module)
 
 
-def _gated(nodes: Sequence[Node], consumers: list[list[int]], sigmoid: int) -> bool:
-    """True for x * sigmoid(x): SiLU written by hand."""
-    source = nodes[sigmoid].inputs
-    return any(nodes[c].kind == "scale" and set(source) <= set(nodes[c].inputs) for c in consumers[sigmoid])
+def _by_hand(nodes: Sequence[Node], consumers: list[list[int]], index: int) -> str:
+    """Names an activation, also where it is written by hand: x * sigmoid(x) is SiLU, x / 2 * (1 + erf(x / sqrt 2)) is GELU."""
+    name = nodes[index].op
+    if name not in _GATES:
+        return name
+    fed, below = _upstream(nodes, nodes[index].inputs, {"scale", "add", "other"}), [index]
+    for current in below:  # grows while constants are added and multiplied
+        for consumer in consumers[current]:
+            node = nodes[consumer]
+            met = fed & _upstream(nodes, set(node.inputs) - {current}, {"scale"})
+            if node.kind == "scale" and met:
+                halves = name == "sigmoid" and any(nodes[i].op in ops.SPLITS for i in met)
+                return "glu" if halves else _GATES[name]
+            if len(node.inputs) == 1 and len(below) < _NEAR and (node.kind in {"scale", "add", "pass"} or node.op == "tanh"):
+                below.append(consumer)
+    return name
+
+
+def _upstream(nodes: Sequence[Node], start: Iterable[int], through: set[str]) -> set[int]:
+    """Returns the nodes reached upwards through nodes of these kinds, with those where it ends; a few at most."""
+    found: set[int] = set()
+    stack = list(start)
+    while stack and len(found) < _NEAR:
+        index = stack.pop()
+        found.add(index)
+        if nodes[index].kind in through:
+            stack.extend(nodes[index].inputs)
+    return found
 
 
 def _nearest_rows(nodes: Sequence[Node], by_node: dict[int, int], start: Iterable[int]) -> set[int]:

@@ -272,7 +272,7 @@ def test_a_rate_that_is_too_high_is_found_by_replay_and_lowered() -> None:
     assert [p.remedy for p in result.chosen] == ["lower_rate"]
     assert result.verdict == "fixed"
     best = next(o for o in result.outcomes if o.proposals == result.chosen)
-    assert all(-0.3 < a < 0 for a in best.after)  # the targets' variance is 0.43: it learned, it did not merely stay finite
+    assert all(-0.4 < a < 0 for a in best.after)  # the targets' variance is 0.43: it learned, it did not merely stay finite
 
 
 # ---------------------------------------------------------------- arguments

@@ -38,13 +38,12 @@ def chosen_rules(
         if not isinstance(rule, Rule):
             raise InputError(f"rules must hold instances of evengrad.Rule; got {rule!r}. Write rules=[eg.rules.VanishingGradient()]")
         by_code[rule.code] = rule
-    select, ignore = ([given] if isinstance(given, str) else given for given in (select, ignore))
-    for prefix in [*(select or ()), *(ignore or ())]:
+    select = [select] if isinstance(select, str) else None if select is None else list(select)
+    ignore = [ignore] if isinstance(ignore, str) else list(ignore or ())
+    for prefix in [*(select or ()), *ignore]:
         if not any(code.startswith(prefix) for code in by_code):
             raise unknown("rule", prefix, by_code)
-    wanted = {c for c in by_code if select is None or c.startswith(tuple(select))} - {
-        c for c in by_code if c.startswith(tuple(ignore or ("\0",)))
-    }
+    wanted = {c for c in by_code if (select is None or c.startswith(tuple(select))) and not c.startswith(tuple(ignore))}
     return [rule for code, rule in sorted(by_code.items()) if code in wanted]
 
 

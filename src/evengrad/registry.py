@@ -8,7 +8,8 @@ import pkgutil
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TypeVar
+from types import ModuleType
+from typing import TypeVar, cast
 
 from evengrad.errors import EvengradError
 
@@ -54,7 +55,7 @@ def _entries(package: str) -> list[object]:
     return found
 
 
-def _files(package: str) -> list[object]:
+def _files(package: str) -> list[ModuleType]:
     root = importlib.import_module(package)
     names = [info.name for info in pkgutil.iter_modules(root.__path__) if not info.name.startswith("_")]
     return [importlib.import_module(f"{package}.{name}") for name in names]
@@ -63,6 +64,10 @@ def _files(package: str) -> list[object]:
 def by_class_name(package: str, name: str, discover: Callable[[], dict[str, type[T]]]) -> type[T]:
     """Finds a member by its class name, for a package's `__getattr__`; private names and submodules are left to the import system."""
     if not name.startswith("_") and name[:1].isupper():
+        for module in _files(package):  # first, so that a third party's module can import ours while it is being discovered
+            member = vars(module).get(name)
+            if inspect.isclass(member) and member.__module__ == module.__name__ and not inspect.isabstract(member):
+                return cast("type[T]", member)
         for member in discover().values():
             if member.__name__ == name:
                 return member

@@ -35,8 +35,8 @@ def found(rule: Rule, trace: Trace) -> tuple[Finding, ...]:
     return tuple(rule.check(trace))
 
 
-def test_ten_rules_are_found() -> None:
-    codes = "ACT001 ACT002 ACT003 DAT001 EXP001 INI001 INI002 NUM001 VAN001 VAN002".split()
+def test_rules_are_found() -> None:
+    codes = "ACT001 ACT002 ACT003 DAT001 EXP001 INI001 INI002 INI003 NUM001 VAN001 VAN002".split()
     assert set(codes) <= set(discovered())
 
 
@@ -187,21 +187,27 @@ def test_gradient_rules_judge_the_total_change_alone(depth: int, decades: float,
         assert (vanishing or exploding)[0].severity == "error"
 
 
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_numbers_of_any_kind_raise_nothing(data: st.DataObject) -> None:
-    depth, steps = data.draw(st.integers(0, 6)), data.draw(st.integers(1, 4))
-    number = st.one_of(st.floats(width=32), st.sampled_from([0.0, np.nan, np.inf, -np.inf, 1e-45, 3e38]))
-    names = sorted({need for member in discovered().values() for need in member.needs if "." not in need} | {"grad_out_abs_max", "grad_abs_max"})
-    columns = {n: np.array(data.draw(st.lists(number, min_size=steps * depth, max_size=steps * depth))).reshape(steps, depth) for n in names}
-    activation = data.draw(st.sampled_from(["relu", "tanh", "none", "unknown"]))
+@settings(max_examples=60, deadline=None)
+@given(
+    depth=st.integers(0, 6),
+    steps=st.integers(1, 4),
+    draw=st.integers(0, 2**32 - 1),
+    activation=st.sampled_from(["relu", "tanh", "unknown"]),
+)
+def test_numbers_of_any_kind_raise_nothing(depth: int, steps: int, draw: int, activation: str) -> None:
+    generator = np.random.default_rng(draw)
+    names = {need for member in discovered().values() for need in member.needs if "." not in need} | {"grad_out_abs_max", "grad_abs_max"}
+    columns = {}
+    for name in sorted(names):
+        share = name.endswith("fraction")
+        odd = [0.0, 1.0, np.nan] if share else [0.0, np.nan, np.inf, 1e-45, 3e38, 1.0]
+        usual = generator.random((steps, depth)) if share else 10.0 ** generator.uniform(-30, 30, (steps, depth))
+        columns[name] = np.where(generator.random((steps, depth)) < 0.5, usual, generator.choice(odd, (steps, depth)))
     trace = synthetic.chain(depth, steps=steps, layer={"activation": activation}, **columns)
-    with np.errstate(all="ignore"):
-        for member in discovered().values():
-            if member().missing(trace) is None:
-                for finding in found(member(), trace):
-                    assert finding.message
-                member().value(trace)
+    for member in discovered().values():
+        if member().missing(trace) is None:
+            assert all(finding.message for finding in found(member(), trace))
+            member().value(trace)
 
 
 def test_vanishing_within_a_run_is_flagged_only_if_it_lasts() -> None:
@@ -224,7 +230,7 @@ def test_ends_of_a_network_count_whatever_their_shape() -> None:
 
 def test_few_weights_have_a_mean_by_chance() -> None:
     """Sixteen weights of mean zero are half their RMS off once in twenty draws; a hundred with that mean are no chance."""
-    rule = discovered()["INI001"]()
+    rule = discovered()["INI003"]()
     for width, flagged in ((4, False), (10, True)):
         layer = {"fan_in": width, "fan_out": width}
         trace = synthetic.chain(3, width=width, layer=layer, weight_norm=width * 0.5, weight_mean=0.3)

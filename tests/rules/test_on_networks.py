@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def glorot(model: nn.Module) -> nn.Module:
 
 def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, norm: type[nn.Module] | None = None) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+    for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), *([norm(fan_out)] if norm else []), activation()]
     return nn.Sequential(*layers[: -2 if norm else -1])
 
@@ -185,10 +186,13 @@ SICK: dict[str, tuple[Callable[[], Case], set[str]]] = {
     "20 ReLU layers, N(0, 1)": (lambda: classified(initialised(mlp(20, *[64] * 19, 3), nn.init.normal_), 20), {"EXP001", "INI001"}),
     "dead": (lambda: classified(changed(mlp(20, 64, 64, 64, 3), lambda m: m[2].bias.fill_(-100)), 20), {"ACT001", "VAN002"}),
     "saturated": (lambda: scaled(classified(mlp(20, 64, 64, 3, activation=nn.Tanh), 20), 1000), {"ACT002", "DAT001"}),
-    "copies": (lambda: classified(initialised(mlp(20, 64, 64, 3), lambda w: nn.init.constant_(w, 0.1)), 20), {"INI002", "INI001"}),
+    "copies": (lambda: classified(initialised(mlp(20, 64, 64, 3), lambda w: nn.init.constant_(w, 0.1)), 20), {"INI002", "INI003"}),
     "NaN": (lambda: classified(changed(mlp(20, 64, 64, 64, 3), lambda m: m[4].weight[0, 0].fill_(float("nan"))), 20), {"NUM001"}),
-    "bytes": (lambda: (*classified(mlp(20, 64, 64, 3), 20)[:1], 255 * torch.rand(128, 20), torch.arange(128) % 3, CROSS_ENTROPY), {"DAT001"}),
-    "uniform(0, 1)": (lambda: classified(initialised(mlp(2, *[5] * 5, 3, activation=nn.Tanh), nn.init.uniform_), 2), {"INI001"}),
+    "bytes": (
+        lambda: (*classified(mlp(20, 64, 64, 3), 20)[:1], 255 * torch.rand(128, 20), torch.arange(128) % 3, CROSS_ENTROPY),
+        {"DAT001"},
+    ),
+    "uniform(0, 1)": (lambda: classified(initialised(mlp(2, *[5] * 5, 3, activation=nn.Tanh), nn.init.uniform_), 2), {"INI003"}),
 }
 
 
@@ -200,7 +204,13 @@ def test_sick_network_is_flagged(name: str, seed: int) -> None:
     assert codes <= set(judged(make()))
 
 
-ERRORS = {"20 sigmoid layers": "VAN001", "30 ReLU layers, torch": "VAN001", "20 ReLU layers, N(0, 1)": "EXP001", "dead": "ACT001", "NaN": "NUM001"}
+ERRORS = {
+    "20 sigmoid layers": "VAN001",
+    "30 ReLU layers, torch": "VAN001",
+    "20 ReLU layers, N(0, 1)": "EXP001",
+    "dead": "ACT001",
+    "NaN": "NUM001",
+}
 
 
 @pytest.mark.parametrize(("name", "code"), ERRORS.items())

@@ -6,6 +6,7 @@ import math
 from collections import UserDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 import evengrad as eg
 from evengrad.trace.batch import Batch
+from evengrad.trace.capture import Capture
 from evengrad.trace.recorder import measure
-from evengrad.trace.structure import Structure
+from evengrad.trace.structure import Structure, read_structure
 from evengrad.types import Layer
 
 X8 = torch.linspace(-1, 1, 32).reshape(4, 8).cos()
@@ -45,7 +47,7 @@ def deep(found: dict[str, Layer]) -> list[str]:
 
 def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+    for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -207,7 +209,11 @@ def test_activation_of_a_custom_autograd_function_is_unknown_and_links_the_layer
 
 def test_prelu_has_a_row_without_depth() -> None:
     found = rows(nn.Sequential(nn.Linear(8, 8), nn.PReLU(8), nn.Linear(8, 2)), X8)
-    assert [(x.kind, x.depth, x.activation) for x in found.values()] == [("linear", 1, "prelu"), ("prelu", None, "none"), ("linear", 2, "none")]
+    assert [(x.kind, x.depth, x.activation) for x in found.values()] == [
+        ("linear", 1, "prelu"),
+        ("prelu", None, "none"),
+        ("linear", 2, "none"),
+    ]
 
 
 def test_glu_is_the_activation_of_the_layer_that_feeds_it() -> None:
@@ -663,7 +669,12 @@ def test_raw_parameters_are_rows_under_their_own_name() -> None:
 
 @pytest.mark.parametrize(
     ("equation", "shape", "fans", "axis"),
-    [("bi,io->bo", (8, 6), (8, 6), 1), ("bi,oi->bo", (6, 8), (8, 6), 0), ("bi,iho->bho", (8, 2, 3), (8, 6), 1), ("...i,io->...o", (8, 6), (8, 6), 1)],
+    [
+        ("bi,io->bo", (8, 6), (8, 6), 1),
+        ("bi,oi->bo", (6, 8), (8, 6), 0),
+        ("bi,iho->bho", (8, 2, 3), (8, 6), 1),
+        ("...i,io->...o", (8, 6), (8, 6), 1),
+    ],
 )
 def test_einsum_tells_the_fans_by_its_letters(equation: str, shape: tuple[int, ...], fans: tuple[int, int], axis: int) -> None:
     class Einsum(nn.Module):
@@ -804,6 +815,16 @@ def test_wrapper_modules_only_lengthen_the_names() -> None:
     assert wrapped.edges == plain.edges
 
 
+def test_structure_needs_no_numbers() -> None:
+    """On the meta device a model of any size has its rows, without memory."""
+    with torch.device("meta"):
+        model, x = ResNet(), torch.empty(4, 3, 8, 8)
+    with Capture(model) as capture:
+        capture.inputs(x)
+        output = model(x)
+    assert read_structure(capture, output).layers == structure(ResNet(), torch.randn(4, 3, 8, 8)).layers
+
+
 def test_compiled_submodule_is_seen_as_plain_python() -> None:
     """Compiling is lazy and tracing forces eager mode, so nothing is compiled here."""
     model = nn.Sequential(torch.compile(mlp(8, 8, 8), backend="eager"), nn.Linear(8, 2))
@@ -818,9 +839,9 @@ def test_check_looks_at_a_compiled_model_under_its_own_names() -> None:
 
 
 def test_torchscript_has_no_rows_and_says_so() -> None:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
         model = torch.jit.script(mlp(8, 8, 2))
-    report = eg.check(model, X8, causes=False)
+    report = eg.check(model, torch.randn(64, 8), causes=False)
     assert report.trace is not None
     assert report.trace.layers == ()
     assert "structure" in report.skipped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -18,12 +17,13 @@ def findings_of_installation() -> dict[str, Any]:
     """Returns versions, devices, data at hand and optional packages."""
     import torch
 
+    import evengrad
     from evengrad.lab import data
     from evengrad.remedies import discovered as remedies
     from evengrad.rules import discovered as rules
 
     return {
-        "evengrad": importlib.metadata.version("evengrad"),
+        "evengrad": evengrad.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "devices": ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from evengrad.types import Evidence, Finding, Steps, Trace
+from evengrad.types import Evidence, Finding, Series, Steps, Trace
 
 _JUDGED = 64  # sampled steps that a rule looks at, evenly spaced
 
@@ -80,6 +80,25 @@ class Rule(ABC):
         return Finding(
             code=self.code, symptom=self.symptom, severity=severity, message=message, evidence=evidence, where=where, steps=steps
         )
+
+    def evidence_at(self, trace: Trace, rows: Sequence[int], values: Series, relation: str, threshold: float) -> tuple[Evidence, ...]:
+        """Builds the evidence of each row: its value of the deciding signal beside the threshold."""
+        name, unit = self.signal
+        return tuple(
+            Evidence(signal=name, value=float(values[i]), relation=relation, threshold=threshold, unit=unit, where=trace.layers[i].name)
+            for i in rows
+        )
+
+
+def sick_span(trace: Trace, is_sick: Callable[[int], bool]) -> tuple[int, int] | None:
+    """Returns the numbers of the first and last sampled step that is sick, or None if the run is healthy by its end."""
+    sick = [int(i) for i in judged(trace) if is_sick(int(i))]
+    return (sick[0], sick[-1]) if sick and sick[-1] == len(trace.steps) - 1 else None
+
+
+def names(trace: Trace, rows: Iterable[int]) -> tuple[str, ...]:
+    """Returns the rows' names."""
+    return tuple(trace.layers[i].name for i in rows)
 
 
 def judged(trace: Trace) -> Steps:

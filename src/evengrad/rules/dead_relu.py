@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, judged, place
-from evengrad.types import Evidence, Finding, Series, Trace
+from evengrad.rules.base import Examples, Rule, names, place, sick_span
+from evengrad.types import Finding, Series, Trace
 
 _CUT_OFF = {"relu", "relu6"}
 
@@ -48,28 +48,17 @@ class DeadRelu(Rule):
     error_fraction: float = 0.8
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        steps = [i for i in judged(trace) if np.nanmax(self._dead(trace, i), initial=0) > self.max_dead_fraction]
-        if not steps or steps[-1] != len(trace.steps) - 1:
+        span = sick_span(trace, lambda i: bool(np.nanmax(self._dead(trace, i), initial=0) > self.max_dead_fraction))
+        if span is None:
             return
-        dead = self._dead(trace, steps[-1])
+        dead = self._dead(trace, span[1])
         rows = sorted(map(int, np.flatnonzero(dead > self.max_dead_fraction)), key=lambda i: -dead[i])
         worst = float(dead[rows[0]])
         more = f"; {len(rows)} layers are above {self.max_dead_fraction:.0%}" if len(rows) > 1 else ""
         message = f"{worst:.0%} of the ReLU units of {place(trace, rows[0])} are off for every sample and pass no gradient{more}"
-        evidence = tuple(
-            Evidence(
-                signal="dead_fraction",
-                value=float(dead[i]),
-                relation=">",
-                threshold=self.max_dead_fraction,
-                unit="of units",
-                where=trace.layers[i].name,
-            )
-            for i in rows
-        )
-        where = tuple(trace.layers[i].name for i in rows)
+        evidence = self.evidence_at(trace, rows, dead, ">", self.max_dead_fraction)
         severity = "error" if worst >= self.error_fraction else "warning"
-        yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(steps[0], steps[-1]))
+        yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=span)
 
     def value(self, trace: Trace) -> float:
         return float(np.nanmax(self._dead(trace, len(trace.steps) - 1), initial=0))

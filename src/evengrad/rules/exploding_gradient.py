@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows, judged, place
+from evengrad.rules.base import Examples, Rule, deep_rows, names, place, sick_span
 from evengrad.signals import Slope, relative_profile, slopes
 from evengrad.types import Evidence, Finding, Trace
 
@@ -39,15 +39,12 @@ class ExplodingGradient(Rule):
     error_decades: float = 3.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        sick = [i for i in judged(trace) if (s := self._worst(trace, i)) is not None and s.total >= self.max_gained_decades]
-        if not sick or sick[-1] != len(trace.steps) - 1:
-            return
-        worst = self._worst(trace, sick[-1])
-        if worst is not None:
+        span = sick_span(trace, lambda i: (s := self._worst(trace, i)) is not None and s.total >= self.max_gained_decades)
+        worst = self._worst(trace, span[1]) if span else None
+        if span is not None and worst is not None:
             severity = "error" if worst.total >= self.error_decades else "warning"
-            message, evidence = self._message(trace, worst, sick[-1]), self._evidence(worst)
-            where = tuple(trace.layers[i].name for i in worst.rows)
-            yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(sick[0], sick[-1]))
+            message, evidence = self._message(trace, worst, span[1]), self._evidence(worst)
+            yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, worst.rows), at=span)
 
     def value(self, trace: Trace) -> float:
         worst = self._worst(trace, len(trace.steps) - 1)

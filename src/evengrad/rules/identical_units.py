@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows, place
-from evengrad.types import Evidence, Finding, Trace
+from evengrad.rules.base import Examples, Rule, deep_rows, names, place
+from evengrad.types import Finding, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +45,8 @@ class IdenticalUnits(Rule):
         more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
         sets = f"only {count} distinct set{'s' * (count > 1)} of weights"
         message = f"the {layer.fan_out} units of {place(trace, rows[0])} have {sets}: copies stay copies{more}"
-        evidence = tuple(
-            Evidence(
-                signal="distinct_unit_fraction",
-                value=float(distinct[i]),
-                relation="<",
-                threshold=self.min_distinct_fraction,
-                unit="of units",
-                where=trace.layers[i].name,
-            )
-            for i in rows
-        )
-        where = tuple(trace.layers[i].name for i in rows)
-        yield self.finding(trace, "error", message, evidence=evidence, where=where, at=(index, index))
+        evidence = self.evidence_at(trace, rows, distinct.astype(np.float64), "<", self.min_distinct_fraction)
+        yield self.finding(trace, "error", message, evidence=evidence, where=names(trace, rows), at=(index, index))
 
     def value(self, trace: Trace) -> float:
         index = len(trace.steps) - 1

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows
+from evengrad.rules.base import Examples, Rule, deep_rows, names
 from evengrad.signals.scale import matching_rms, matching_scheme, weight_rms
 from evengrad.types import Evidence, Finding, Series, Trace
 
@@ -51,8 +51,7 @@ class InitializerMismatch(Rule):
                 f"({len(rows)} layers, {total:+.1f} decades together)"
             )
             evidence = Evidence(signal="scale_decades", value=abs(total), relation=">", threshold=self.max_decades, unit="decades")
-            where = tuple(trace.layers[i].name for i in rows)
-            yield self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, 0))
+            yield self.finding(trace, "warning", message, evidence=(evidence,), where=names(trace, rows), at=(0, 0))
 
     def value(self, trace: Trace) -> float:
         return float(abs(np.nansum(self._ratios(trace))))

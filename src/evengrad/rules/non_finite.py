@@ -45,14 +45,14 @@ class NonFinite(Rule):
             return
         index = steps[0] if steps else 0
         message, where = self._first(trace, index, inputs, bad_loss)
-        count = self._count(trace, index)
+        count = self._count(trace, index) + _elsewhere(trace)
         evidence = Evidence(
             signal="nonfinite_places", value=count, relation=">", threshold=self.max_nonfinite, unit="places", step=int(trace.steps[index])
         )
         yield self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(index, steps[-1] if steps else index))
 
     def value(self, trace: Trace) -> float:
-        return float(self._count(trace, len(trace.steps) - 1))
+        return float(self._count(trace, len(trace.steps) - 1) + _elsewhere(trace))
 
     def _count(self, trace: Trace, index: int) -> int:
         return sum(len(rows) for rows in self._bad(trace, index).values())
@@ -93,6 +93,11 @@ class NonFinite(Rule):
                 synthetic.chain(3, out_abs_max=1.0, grad_out_abs_max=[nan, 1.0, 1.0]),  # NaN: unseen (frozen)
             ),
         )
+
+
+def _elsewhere(trace: Trace) -> int:
+    """Counts the inputs and the loss, which are places too."""
+    return bool((trace.facts.inputs or {}).get("nonfinite_fraction")) + (_bad_loss(trace) is not None)
 
 
 def _bad_loss(trace: Trace) -> int | None:

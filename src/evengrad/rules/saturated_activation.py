@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, judged, place
-from evengrad.types import Evidence, Finding, Series, Trace
+from evengrad.rules.base import Examples, Rule, names, place, sick_span
+from evengrad.types import Finding, Series, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,32 +39,18 @@ class SaturatedActivation(Rule):
     error_fraction: float = 0.95
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        steps = [i for i in judged(trace) if np.nanmax(self._flat(trace, i), initial=0) > self.max_saturated_fraction]
-        if not steps or steps[-1] != len(trace.steps) - 1:
+        span = sick_span(trace, lambda i: bool(np.nanmax(self._flat(trace, i), initial=0) > self.max_saturated_fraction))
+        if span is None:
             return
-        flat = self._flat(trace, steps[-1])
+        flat = self._flat(trace, span[1])
         rows = sorted(map(int, np.flatnonzero(flat > self.max_saturated_fraction)), key=lambda i: -flat[i])
         worst = float(flat[rows[0]])
         more = f"; {len(rows)} layers are above {self.max_saturated_fraction:.0%}" if len(rows) > 1 else ""
-        activation = trace.layers[rows[0]].activation
-        message = (
-            f"{worst:.0%} of what {place(trace, rows[0])} feeds into {activation} lies where it is flat and passes almost no gradient{more}"
-        )
-        limit = self.max_saturated_fraction
-        evidence = tuple(
-            Evidence(
-                signal="saturated_fraction",
-                value=float(flat[i]),
-                relation=">",
-                threshold=limit,
-                unit="of elements",
-                where=trace.layers[i].name,
-            )
-            for i in rows
-        )
-        where = tuple(trace.layers[i].name for i in rows)
+        into = f"{place(trace, rows[0])} feeds into {trace.layers[rows[0]].activation}"
+        message = f"{worst:.0%} of what {into} lies where it is flat and passes almost no gradient{more}"
+        evidence = self.evidence_at(trace, rows, flat, ">", self.max_saturated_fraction)
         severity = "error" if worst >= self.error_fraction else "warning"
-        yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(steps[0], steps[-1]))
+        yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=span)
 
     def value(self, trace: Trace) -> float:
         return float(np.nanmax(self._flat(trace, len(trace.steps) - 1), initial=0))

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows, place
+from evengrad.rules.base import Examples, Rule, deep_rows, names, place
 from evengrad.signals.scale import weight_rms
-from evengrad.types import Evidence, Finding, Series, Trace
+from evengrad.types import Finding, Series, Trace
 
 _CHANCE = 3.5  # standard errors of a mean: a few weights have one by chance, this far off once in 2,000 layers
 
@@ -49,11 +49,8 @@ class ShiftedWeights(Rule):
         share = f"mean {trace.column('weight_mean')[0, row]:+.2g}, {means[row]:.0%} of their RMS"
         more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
         message = f"the weights of {place(trace, row)} have {share}: every unit is driven the same way{more}"
-        evidence = tuple(
-            Evidence(signal="mean_ratio", value=float(means[i]), relation=">", threshold=self.max_mean_ratio, where=trace.layers[i].name)
-            for i in rows
-        )
-        yield self.finding(trace, "warning", message, evidence=evidence, where=tuple(trace.layers[i].name for i in rows), at=(0, 0))
+        evidence = self.evidence_at(trace, rows, means, ">", self.max_mean_ratio)
+        yield self.finding(trace, "warning", message, evidence=evidence, where=names(trace, rows), at=(0, 0))
 
     def value(self, trace: Trace) -> float:
         return float(np.nanmax(self._means(trace), initial=0.0))

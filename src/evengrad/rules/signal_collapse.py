@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows, judged, place
+from evengrad.rules.base import Examples, Rule, deep_rows, names, place, sick_span
 from evengrad.signals import Slope, slopes
 from evengrad.types import Evidence, Finding, Trace
 
@@ -46,10 +46,10 @@ class SignalCollapse(Rule):
     error_decades: float = 2.75
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        sick = [i for i in judged(trace) if self._lost(trace, i) >= self.max_lost_decades]
-        if not sick or sick[-1] != len(trace.steps) - 1:
+        span = sick_span(trace, lambda i: self._lost(trace, i) >= self.max_lost_decades)
+        if span is None:
             return
-        index = sick[-1]
+        index = span[1]
         lost = self._lost(trace, index)
         rows = self._rows(trace, index)
         spread = trace.column("out_spread")[index]
@@ -66,9 +66,8 @@ class SignalCollapse(Rule):
             Evidence(signal="spread_gain", value=self.value(trace), relation="<", threshold=threshold, unit="a layer"),
             Evidence(signal="lost_decades", value=lost, relation=">", threshold=self.max_lost_decades, unit="decades"),
         )
-        where = tuple(trace.layers[i].name for i in reversed(rows))
         severity = "error" if lost >= self.error_decades else "warning"
-        yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(sick[0], index))
+        yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, reversed(rows)), at=span)
 
     def value(self, trace: Trace) -> float:
         worst = self._worst(trace, len(trace.steps) - 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows, judged, place
+from evengrad.rules.base import Examples, Rule, deep_rows, names, place, sick_span
 from evengrad.signals import Slope, relative_profile, slopes
 from evengrad.types import Evidence, Finding, Trace
 
@@ -46,15 +46,12 @@ class VanishingGradient(Rule):
     error_decades: float = 3.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        sick = [i for i in judged(trace) if (s := self._worst(trace, i)) is not None and s.total <= -self.max_lost_decades]
-        if not sick or sick[-1] != len(trace.steps) - 1:  # healthy again by the end of the run
-            return
-        worst = self._worst(trace, sick[-1])
-        if worst is not None:
+        span = sick_span(trace, lambda i: (s := self._worst(trace, i)) is not None and s.total <= -self.max_lost_decades)
+        worst = self._worst(trace, span[1]) if span else None
+        if span is not None and worst is not None:
             severity = "error" if worst.total <= -self.error_decades else "warning"
-            message, evidence = self._message(trace, worst, sick[-1]), self._evidence(worst)
-            where = _where(trace, worst)
-            yield self.finding(trace, severity, message, evidence=evidence, where=where, at=(sick[0], sick[-1]))
+            message, evidence = self._message(trace, worst, span[1]), self._evidence(worst)
+            yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, (*worst.zero_rows, *worst.rows)), at=span)
 
     def value(self, trace: Trace) -> float:
         worst = self._worst(trace, len(trace.steps) - 1)
@@ -95,7 +92,3 @@ class VanishingGradient(Rule):
                 synthetic.chain(20, grad_out_norm=synthetic.geometric(20, 1.0, last=1e-12)),  # small everywhere: a matter of the rate
             ),
         )
-
-
-def _where(trace: Trace, slope: Slope) -> tuple[str, ...]:
-    return tuple(trace.layers[i].name for i in (*slope.zero_rows, *slope.rows))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, deep_rows, place
+from evengrad.rules.base import Examples, Rule, deep_rows, names, place
 from evengrad.types import Evidence, Finding, Trace
 
 
@@ -52,8 +52,7 @@ class ZeroGradient(Rule):
         )
         message = f"{what} a gradient of exactly zero: they cannot learn at any rate"
         evidence = Evidence(signal="zero_layers", value=len(zero), relation=">", threshold=self.max_zero_layers, unit="layers")
-        where = tuple(trace.layers[i].name for i in zero)
-        yield self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(last, last))
+        yield self.finding(trace, "error", message, evidence=(evidence,), where=names(trace, zero), at=(last, last))
 
     def value(self, trace: Trace) -> float:
         return float(len(self._zero(trace)))

@@ -164,18 +164,16 @@ def _compare(name: str, place: tuple[int, ...] | None, direction: Tensor, loss: 
                 return _Comparison(place, analytic, tries[-1].slope, tries[-1].off(analytic), "agrees")
             if abs(tries[0].slope - analytic) <= tries[0].noise:
                 break  # shorter steps drown in rounding even more
-        spread = float((ladder.spread[name] * direction.abs()).sum())
-        verdict = "unresolved" if len(tries) < len(ladder.steps) else _verdict(tries, analytic, spread)
+        verdict = _verdict(tries, analytic, spread=float((ladder.spread[name] * direction.abs()).sum()))
     return _Comparison(place, analytic, tries[0].slope, tries[0].off(analytic), verdict)
 
 
-def _verdict(tries: list[Difference], analytic: float, spread: float) -> str:
+def _verdict(tries: list[Difference], analytic: float, *, spread: float) -> str:
     """Judges differences of which none agrees with back-propagation, from the longest step to the shortest."""
-    if spread > 0.1 * abs(tries[0].slope - analytic):
-        return "kink"  # rounding decides which side of it back-propagation takes
     for longer, shorter in pairwise(tries):
         off = abs(longer.slope - analytic)
         if max(abs(longer.slope - shorter.slope), shorter.noise) < 0.1 * off:  # settled, elsewhere than back-propagation
-            smooth = shorter.gap < 0.5 * longer.gap or shorter.gap < 0.1 * off  # then the gap between both sides shrinks with the step
-            return "wrong" if smooth else "kink"
+            smooth = shorter.gap < max(0.5 * longer.gap, 0.1 * off)  # the gap between both sides shrinks with the step
+            stable = spread < 0.1 * off  # or else rounding decides which side of a kink back-propagation takes
+            return "wrong" if smooth and stable else "kink"
     return "unresolved"

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
+from evengrad.errors import InputError
 from evengrad.trace import stats
 from evengrad.trace.batch import Batch, Loss, call, check_labels, mapped, scalar_loss
 from evengrad.trace.capture import Capture, Node
@@ -54,8 +56,9 @@ def measure(
 
     Raises:
         ForwardError: if the model raises.
-        InputError: if the loss does not fit.
+        InputError: if the loss does not fit, or a parameter has no values.
     """
+    _refuse_empty_parameters(model)
     recorder = Recorder(batch.samples, frozenset(columns) if columns is not None else COLUMNS)
     with untouched(model, seed=seed):
         model.train()
@@ -72,6 +75,16 @@ def measure(
             capture.forward = recorder.forward = False
             gradients = _gradients(loss, capture)
     return Measurement(structure, recorder.columns(structure, capture.parameters, gradients), float(loss.detach()), output)
+
+
+def _refuse_empty_parameters(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(f"{name} is on the meta device: it has a shape but no values. Load the model on a real device first")
+        if isinstance(parameter, UninitializedParameter):
+            raise InputError(
+                f"{name} has no shape yet (a lazy module), and measuring would give it one. Run one batch through the model first"
+            )
 
 
 def _gradients(loss: Tensor, capture: Capture) -> dict[str, Tensor]:

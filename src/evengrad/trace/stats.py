@@ -88,7 +88,9 @@ def _tensor_stats(tensor: Tensor) -> Tensor:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """Half precision becomes single; double stays, since it holds what single rounds to zero."""
+    """Half precision becomes single; double stays, since it holds what single rounds to zero; complex numbers count as pairs."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

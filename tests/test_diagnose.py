@@ -1,0 +1,182 @@
+"""A training is watched, judged and explained by experiment; nothing of the user's is changed."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import evengrad as eg
+from evengrad.examine import check_rig, diagnose_run
+from evengrad.judge import chosen_rules
+from evengrad.rules.vanishing_gradient import VanishingGradient
+from evengrad.training import Experiment, build, first_batch, train
+
+
+def points(n: int = 64) -> tuple[Tensor, Tensor]:
+    x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
+    return x, (x[:, 0] > 0).long()
+
+
+def deep(activation: Callable[[], nn.Module], layers: int) -> nn.Module:
+    sizes = [6, *[16] * layers]
+    return nn.Sequential(*[m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), activation())], nn.Linear(16, 2))
+
+
+def experiment(model: Callable[[], nn.Module], **changes: Any) -> Experiment:
+    given: dict[str, Any] = {
+        "data": points(),
+        "loss_fn": nn.CrossEntropyLoss(),
+        "optimizer": lambda m: torch.optim.SGD(m.parameters(), 0.05),
+    }
+    return Experiment(model, **given | {"epochs": 2, "batch_size": 16} | changes)
+
+
+@pytest.fixture(scope="module")
+def report() -> eg.Report:
+    return eg.diagnose(experiment(lambda: deep(nn.Sigmoid, 10)))
+
+
+def test_names_the_cause_by_the_least_change_that_restores_the_signal(report: eg.Report) -> None:
+    finding = next(f for f in report.findings if f.code == "VAN001")
+    assert finding.cause == "bad_hidden_activation"
+    mine = [i for i in report.interventions if i.code == "VAN001"]
+    changes = [i.proposal.remedy for i in mine]
+    assert changes.index("initialize") < changes.index("swap_activation") < changes.index("batch_norm")
+    assert not any(i.restored for i in mine if i.proposal.remedy == "initialize")
+    swap = next(i for i in mine if i.restored)
+    assert swap.cause == finding.cause
+    assert swap.before < 0.4
+    assert swap.after > 0.7
+    assert swap.findings == ()
+    assert next(i for i in mine if not i.restored).findings == ("VAN001",)
+    assert report.causes[0] == "bad_hidden_activation"
+    assert report.proposals[0].remedy == "swap_activation"
+
+
+def test_the_report_says_what_ran_and_shows_the_run(report: eg.Report) -> None:
+    assert report.run.verb == "diagnose"
+    assert report.verdict == ""
+    assert report.trace is not None
+    assert list(report.trace.steps) == list(range(8))  # two epochs of four batches
+    assert len(report.trace.curves["loss"].values) == 8
+    updates = report.trace.column("update_norm")
+    assert np.isfinite(updates).all()
+    assert "updates" not in report.skipped
+    assert report.run.samples == 16
+
+
+def test_a_check_of_the_same_network_finds_the_same_before_any_step(report: eg.Report) -> None:
+    rig = build(experiment(lambda: deep(nn.Sigmoid, 10)))
+    checked = check_rig(rig, first_batch(rig), chosen_rules())
+    early = {f.code for f in report.findings if f.steps[0] == 0}
+    assert {f.code for f in checked.findings} == early
+    assert {f.cause for f in checked.findings if f.code == "VAN001"} == {"bad_hidden_activation"}
+    assert checked.skipped["updates"] == "no step was taken"
+
+
+def test_a_healthy_network_has_no_findings_and_nothing_is_tried() -> None:
+    report = eg.diagnose(experiment(lambda: deep(nn.Tanh, 2)))
+    assert report.findings == ()
+    assert report.interventions == ()
+    assert report.causes == ()
+
+
+def test_the_training_that_is_watched_is_the_experiments_own_to_the_bit() -> None:
+    given = experiment(lambda: nn.Sequential(deep(nn.Sigmoid, 4), nn.Dropout(0.2), nn.BatchNorm1d(2)))
+    _, watched = diagnose_run(given, chosen_rules(), seed=3)
+    plain = train(given, seed=3)
+    assert watched.losses.tobytes() == plain.losses.tobytes()
+    assert watched.metric == plain.metric
+    for a, b in zip(watched.model.state_dict().values(), plain.model.state_dict().values(), strict=True):
+        assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_interventions_run_on_a_copy() -> None:
+    rig = build(experiment(lambda: deep(nn.Sigmoid, 10)))
+    before = copy.deepcopy(rig.model.state_dict())
+    modules = [id(m) for m in rig.model.modules()]
+    report = check_rig(rig, first_batch(rig), chosen_rules())
+    assert report.interventions
+    assert [id(m) for m in rig.model.modules()] == modules
+    assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(before.values(), rig.model.state_dict().values(), strict=True))
+    assert all(p.grad is None for p in rig.model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in rig.model.modules())
+    assert rig.optimizer is not None
+    assert not rig.optimizer.state
+    assert not rig.optimizer._optimizer_step_pre_hooks
+
+
+def test_the_same_seed_gives_the_same_report() -> None:
+    def seen(seed: int) -> list[tuple[str, float, float]]:
+        report = eg.diagnose(experiment(lambda: deep(nn.Sigmoid, 6), epochs=1), seed=seed)
+        return [(i.proposal.summary, i.before, i.after) for i in report.interventions]
+
+    assert seen(1)
+    assert seen(1) == seen(1)
+    assert seen(1) != seen(2)
+
+
+def test_a_model_that_cannot_be_copied_is_judged_without_causes() -> None:
+    class Uncopyable(nn.Sequential):
+        def __deepcopy__(self, memo: object) -> Uncopyable:
+            raise TypeError("one of a kind")
+
+    report = eg.diagnose(experiment(lambda: Uncopyable(*deep(nn.Sigmoid, 10).children())))
+    assert "VAN001" in {f.code for f in report.findings}
+    assert report.skipped["causes"] == "the model cannot be copied (one of a kind)"
+    assert report.interventions == ()
+    assert report.proposals
+
+
+def test_own_thresholds_hold_during_interventions_too() -> None:
+    given = experiment(lambda: deep(nn.Sigmoid, 10))
+    tolerant, _ = diagnose_run(given, chosen_rules([VanishingGradient(max_lost_decades=50.0, error_decades=60.0)], select=["VAN001"]))
+    assert tolerant.findings == ()
+    picky, _ = diagnose_run(given, chosen_rules([VanishingGradient(max_lost_decades=1e-6, error_decades=1e-5)], select=["VAN001"]))
+    assert [f.code for f in picky.findings] == ["VAN001"]
+
+
+def test_a_fault_that_only_training_shows_is_replayed() -> None:
+    x, _ = points()
+    given = experiment(
+        lambda: deep(nn.ReLU, 2),
+        data=(x, x[:, :2].sin()),
+        loss_fn=nn.MSELoss(),
+        optimizer=lambda m: torch.optim.SGD(m.parameters(), 1e3),
+        epochs=3,
+    )
+    report = eg.diagnose(given)
+    finding = next(f for f in report.findings if f.code == "NUM001")
+    assert finding.steps[0] > 0
+    assert finding.cause == "lr_too_high"
+    assert "lr_too_high" in report.causes
+    lowered = [i for i in report.interventions if i.proposal.remedy == "lower_rate"]
+    assert lowered[0].restored
+    assert (lowered[0].before > 0, lowered[0].after) == (True, 0)
+
+
+def test_a_budget_ends_the_training_and_the_report_comes_all_the_same() -> None:
+    started = time.perf_counter()
+    report = eg.diagnose(experiment(lambda: deep(nn.Sigmoid, 10), epochs=5000), max_seconds=0.3)
+    assert time.perf_counter() - started < 30  # it would take minutes
+    assert "VAN001" in {f.code for f in report.findings}
+
+
+@pytest.mark.xfail(raises=RuntimeWarning, strict=False, reason="signals/trainability.py divides inf by inf where inputs hold NaN")
+def test_damaged_inputs_are_named_and_no_remedy_is_said_to_heal_them() -> None:
+    x, y = points()
+    x = x.clone()
+    x[::7, 2] = float("nan")
+    report = eg.diagnose(experiment(lambda: deep(nn.Tanh, 2), data=(x, y), epochs=1))
+    finding = report.findings[0]
+    assert (finding.code, finding.where) == ("NUM001", ("inputs",))
+    assert not {"standardize_input", "lower_rate", "clip_norm", "clip_value"} & {p.remedy for p in report.proposals}
+    assert not any(i.restored for i in report.interventions if i.code == "NUM001")

@@ -17,7 +17,7 @@ from benchmarks.trainability.data import load
 from benchmarks.trainability.labels import ACTIVATIONS, BUDGETS, DEPTHS, SEEDS, initialisers, network
 from evengrad.recording import trace_of
 from evengrad.rig import Rig
-from evengrad.signals.depth import slope
+from evengrad.signals.depth import slopes
 from evengrad.signals.trainability import FEATURES, features
 from evengrad.trace.batch import Batch
 
@@ -32,7 +32,7 @@ def measure_cell(data: str, activation: str, initialiser: str, depth: int, seed:
     x, y = load(data)
     pick = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
     trace = trace_of(Rig(network(data, activation, initialiser, depth, seed), loss_fn=nn.CrossEntropyLoss()), Batch(x[pick], y[pick]))
-    totals = [0.0 if (s := slope(trace, name)) is None else s.total for name in ("grad_out_norm", "out_spread")]
+    totals = [next((s.total for s in slopes(trace, name, whole=True)), 0.0) for name in ("grad_out_norm", "out_spread")]
     worst = [float(trace.column(name)[0][:-1].max(initial=0.0)) for name in ("dead_fraction", "saturated_fraction")]
     cell = dict(zip(CELL, (data, BUDGETS[data].width, activation, initialiser, depth, seed), strict=True))
     return cell | (features(trace) or {}) | dict(zip(EXTRA, [*totals, *worst], strict=True))

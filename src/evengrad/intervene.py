@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evengrad.errors import EvengradError
 from evengrad.recording import Recording, trace_of
 from evengrad.remedies import Remedy, discovered
 from evengrad.remedies.base import undo_all
@@ -116,9 +117,11 @@ def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, b
         undo = undo_all(c.remedy.apply(drawn, c.proposal) for c in changes)
         try:
             after = trace_of(drawn, bench.batch, columns=columns, facts=evidence)
+            drawn_verdicts.append([_verdict(rule, after) for rule in judged])
+        except EvengradError:  # a change that the model cannot run with (batch norm on one sample) was tried, and failed
+            drawn_verdicts.append([(math.nan, False) for _ in judged])
         finally:
             undo()
-        drawn_verdicts.append([_verdict(rule, after) for rule in judged])
         if not any(drawn_verdicts[-1][i][1] for i in deciding):
             break  # a draw that leaves the strongest findings needs no second opinion
     return [_intervention(changes, rule, before, [d[i] for d in drawn_verdicts]) for i, rule in enumerate(judged)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from evengrad.rig import Rig
 from evengrad.trace import facts as evidence
 from evengrad.trace.batch import Batch
-from evengrad.trace.recorder import COLUMNS, Measurement, measure
+from evengrad.trace.recorder import COLUMNS, Measurement, measure, stored
 from evengrad.trace.stats import tensor_stats
 from evengrad.types import Curve, Facts, Floats, Run, Series, Trace
 
@@ -65,11 +66,14 @@ class Recording:
         with torch.no_grad():
             moved = tensor_stats([w.detach() - old for w, old in zip(self._weights, self._before, strict=True)])
             grads = tensor_stats([torch.zeros(()) if w.grad is None else w.grad for w in self._weights])
-            host = torch.stack([torch.cat((m, g.to(m))) for m, g in zip(moved, grads, strict=True)]).cpu().numpy()  # (L, 8)
-        frozen = np.array([w.grad is None for w in self._weights])
-        host[frozen, 4:] = np.nan
+            rows = [torch.cat((m, g.to(m.device))) for m, g in zip(moved, grads, strict=True)]
+            host = torch.cat(rows).cpu().double().numpy().reshape(len(rows), -1)  # (L, 8)
+        frozen = [w.grad is None for w in self._weights]
         names = ("update_norm", None, None, "update_abs_max", "grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")
-        self._columns[-1].update({name: host[None, :, k].astype(np.float32) for k, name in enumerate(names) if name})
+        for k, name in enumerate(names):
+            if name:
+                kept = [math.nan if gone and k >= 4 else stored(float(v), name) for v, gone in zip(host[:, k], frozen, strict=True)]
+                self._columns[-1][name] = np.array([kept], np.float32)
         self._before = []
         self._plan_next(rig.step - 1)
 

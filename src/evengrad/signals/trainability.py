@@ -67,7 +67,7 @@ def features(trace: Trace) -> dict[str, float] | None:
     if len(deep) < 2 or np.isnan(spread).all():
         return None
     lost = [_changed(trace, column) for column in ("grad_out_norm", "out_spread")]
-    total, share = float(np.nansum(grad[:-1] ** 2)), float(spread[-1] / rms[-1]) if rms[-1] > 0 else 0.0
+    total, share = float(np.nansum(grad[:-1] ** 2)), float(spread[-1] / rms[-1]) if 0 < rms[-1] < math.inf else 0.0
     sizes = [abs(math.log10(total)) if 0 < total < math.inf else _LIMIT, -math.log10(share) if 0 < share < math.inf else _LIMIT]
     flat = [float(np.nanmax(trace.column(name)[0][deep], initial=0.0)) for name in ("saturated_fraction", "dead_fraction")]
     if any(np.isinf(trace.column(name)[0]).any() for name in ("out_abs_max", "grad_out_abs_max", "grad_abs_max")):

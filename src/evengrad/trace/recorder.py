@@ -205,7 +205,7 @@ class Recorder:
             host = torch.cat(values).cpu().tolist() if values else []
         pooled: dict[tuple[str, int], list[float]] = {}
         for cell, value in zip(cells, host, strict=True):
-            pooled.setdefault(cell, []).append(_float32(value, cell[0]))
+            pooled.setdefault(cell, []).append(stored(value, cell[0]))
         found = {name: np.full((1, len(structure.layers)), np.nan, np.float32) for name in self._wanted}
         for (name, row), seen in pooled.items():
             if name in found:
@@ -259,7 +259,7 @@ class Recorder:
                 put(GRAD, row, stats.tensor_stats([gradients[layer.weight]])[0])
 
 
-def _float32(value: float, name: str) -> float:
+def stored(value: float, name: str) -> float:
     """What a column stores: infinity where anything was not finite, never zero or infinity for a double beyond the range of single."""
     if not math.isfinite(value):
         return value if name in _UNDEFINED else math.inf

@@ -241,6 +241,28 @@ def test_a_network_that_learns_more_but_keeps_an_error_is_improved_not_fixed() -
     assert all(is_better(b, a, True) for b, a in zip(best.before, best.after, strict=True))
 
 
+@pytest.mark.parametrize(("swapped", "normed", "size"), [(0.3, 0.01, 1), (0.1, 0.3, 2)], ids=["hardly better", "much better"])
+def test_a_larger_set_is_chosen_only_if_it_is_much_better(swapped: float, normed: float, size: int) -> None:
+    class Bypassed(nn.Module):
+        """The error stays whatever is done, so that the search goes on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.deep, self.short = deep(nn.Sigmoid, 4), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.deep(x) * 0 + self.short(x)
+
+    def metric(model: nn.Module) -> float:
+        kinds = {type(m) for m in model.modules()}
+        return 0.5 + swapped * bool(kinds & {nn.Tanh, nn.ReLU}) + normed * (nn.BatchNorm1d in kinds)
+
+    result = fix(stuck_experiment(model=Bypassed, metric=metric, epochs=1), seeds=1, max_remedies=2)
+    assert result.verdict == "improved"
+    assert len(result.chosen) == size
+    assert max(len(o.proposals) for o in result.outcomes) == 2
+
+
 def test_a_minimised_metric_is_fixed_downwards() -> None:
     def loss(model: nn.Module) -> float:
         with torch.no_grad():

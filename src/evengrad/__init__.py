@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from evengrad.remedies.schemes import gain, initialize_
     from evengrad.repair import fix
     from evengrad.report import Report
+    from evengrad.report.compare import compare
     from evengrad.rig import Rig
     from evengrad.rules.base import Rule
     from evengrad.trace.gradient_check import gradient_check
@@ -35,6 +36,7 @@ __all__ = [
     "Trace",
     "build",
     "check",
+    "compare",
     "diagnose",
     "fix",
     "gain",
@@ -50,6 +52,7 @@ __all__ = [
 _HOME = {
     "check": "evengrad.examine",
     "diagnose": "evengrad.examine",
+    "compare": "evengrad.report.compare",
     "fix": "evengrad.repair",
     "Experiment": "evengrad.training",
     "Rig": "evengrad.rig",

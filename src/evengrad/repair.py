@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from evengrad.errors import InputError
 from evengrad.examine import diagnose_run, errors
 from evengrad.judge import chosen_rules
+from evengrad.remedies import discovered
 from evengrad.report import Report
 from evengrad.rules import Rule
 from evengrad.training import Experiment
@@ -125,10 +126,11 @@ class _Search:
             self._try((proposal,))
 
     def try_adding(self, best: Outcome) -> Outcome:
-        """Tries the other proposals on top of the best outcome; returns the best of all."""
-        held = {p.remedy for p in best.proposals}
+        """Tries changes of other kinds on top of the best outcome (two norms do not go together); returns the best of all."""
+        kinds = {name: remedy.change for name, remedy in discovered().items()}
+        held = {kinds[p.remedy] for p in best.proposals}
         for proposal in self.report.proposals:
-            if proposal.remedy in held or self._late():
+            if kinds[proposal.remedy] in held or self._late():
                 continue
             self._try((*best.proposals, proposal))
             if self.outcomes[-1].verdict == "fixed":

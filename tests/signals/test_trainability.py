@@ -20,14 +20,18 @@ def net(depth: int, activation: str, initialiser: str, *, width: int = 64, norm:
     return mlp([784, *[width] * depth, 10], activation, initialiser, seed=0, norm=norm)
 
 
-@pytest.mark.parametrize(("depth", "activation", "initialiser"), [(1, "tanh", "default"), (4, "relu", "he_normal"), (20, "tanh", "glorot_normal")])
+@pytest.mark.parametrize(
+    ("depth", "activation", "initialiser"), [(1, "tanh", "default"), (4, "relu", "he_normal"), (20, "tanh", "glorot_normal")]
+)
 def test_is_high_for_networks_that_train(depth: int, activation: str, initialiser: str) -> None:
     found = chance(net(depth, activation, initialiser))
     assert found is not None
     assert found > 0.7
 
 
-@pytest.mark.parametrize(("depth", "activation", "initialiser"), [(20, "sigmoid", "default"), (30, "relu", "default"), (50, "gelu", "normal_1")])
+@pytest.mark.parametrize(
+    ("depth", "activation", "initialiser"), [(20, "sigmoid", "default"), (30, "relu", "default"), (50, "gelu", "normal_1")]
+)
 def test_is_low_for_networks_that_do_not(depth: int, activation: str, initialiser: str) -> None:
     found = chance(net(depth, activation, initialiser))
     assert found is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from evengrad.signals import update_ratio
 from evengrad.types import Floats, Series, Steps, Trace
 
 Bools = npt.NDArray[np.bool_]
@@ -64,7 +65,7 @@ def planes(trace: Trace) -> tuple[Plane, ...]:
         unit=" of the weight",
         scale="log",
         centre=-3.0,  # the usual target of a healthy update, 1e-3 of the weight
-        values=update_ratio(trace),
+        values=marked(trace, _float32(update_ratio(trace))),
         low="smaller than 0.001",
         high="larger",
     )
@@ -97,15 +98,6 @@ def relative(trace: Trace, column: str, *, last: bool) -> Floats:
     ratio[np.isinf(values)] = np.inf
     ratio[values == 0] = 0.0
     return _float32(ratio)
-
-
-def update_ratio(trace: Trace) -> Floats:
-    """Returns (S, L) the norm of the last update relative to the norm of the weight; NaN where none was recorded."""
-    if "update_ratio" in trace.columns:
-        return marked(trace, trace.column("update_ratio"))
-    update, weight = trace.column("update_norm").astype(np.float64), trace.column("weight_norm").astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return marked(trace, _float32(update / np.where(weight > 0, weight, np.nan)))
 
 
 def marked(trace: Trace, column: Floats, *, every_step: bool = False) -> Floats:

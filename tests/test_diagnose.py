@@ -170,7 +170,6 @@ def test_a_budget_ends_the_training_and_the_report_comes_all_the_same() -> None:
     assert "VAN001" in {f.code for f in report.findings}
 
 
-@pytest.mark.xfail(raises=RuntimeWarning, strict=False, reason="signals/trainability.py divides inf by inf where inputs hold NaN")
 def test_damaged_inputs_are_named_and_no_remedy_is_said_to_heal_them() -> None:
     x, y = points()
     x = x.clone()

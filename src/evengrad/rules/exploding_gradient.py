@@ -35,8 +35,8 @@ class ExplodingGradient(Rule):
     helps: ClassVar[str] = (
         "an initialiser that matches the activation (Glorot, He, LeCun, orthogonal); a norm before each activation; clipping by norm"
     )
-    max_gained_decades: float = 2.0
-    error_decades: float = 3.0
+    max_gained_decades: float = 2.25
+    error_decades: float = 3.75
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         span = sick_span(trace, lambda i: (s := self._worst(trace, i)) is not None and s.total >= self.max_gained_decades)
@@ -76,7 +76,7 @@ class ExplodingGradient(Rule):
         return Examples(
             sick=(
                 synthetic.chain(20, grad_out_norm=synthetic.geometric(20, 3.0)),
-                synthetic.chain(20, grad_out_norm=synthetic.geometric(20, 1.3)),  # near miss: 2.2 decades
+                synthetic.chain(20, grad_out_norm=synthetic.geometric(20, 1.33)),  # near miss: 2.35 decades
             ),
             healthy=(
                 synthetic.chain(20, grad_out_norm=synthetic.geometric(20, 1.2)),  # near miss: 1.5 decades

@@ -42,7 +42,7 @@ class SignalCollapse(Rule):
     helps: ClassVar[str] = (
         "an initialiser that matches the activation; tanh, ReLU or SELU in place of the logistic; a norm before each activation"
     )
-    max_lost_decades: float = 2.25
+    max_lost_decades: float = 2.75
     error_decades: float = 2.75
 
     def check(self, trace: Trace) -> Iterator[Finding]:

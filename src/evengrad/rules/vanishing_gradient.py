@@ -42,7 +42,7 @@ class VanishingGradient(Rule):
     helps: ClassVar[str] = (
         "an initialiser that matches the activation; tanh, ReLU or SELU in place of the logistic; a norm; residual connections"
     )
-    max_lost_decades: float = 2.0
+    max_lost_decades: float = 2.25
     error_decades: float = 3.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:

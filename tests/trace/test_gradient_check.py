@@ -163,14 +163,15 @@ def test_point_exactly_at_kinks_is_counted_and_raises_no_alarm() -> None:
     assert "places at a kink of the loss" in str(found)
 
 
-def test_kink_just_beside_the_point_raises_no_alarm() -> None:
+@pytest.mark.parametrize("distance", [3e-7, 3e-9, 3e-12])  # the last is out of reach of the shortest step
+def test_kink_just_beside_the_point_raises_no_alarm(distance: float) -> None:
     class Beside(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
 
         def forward(self, x: Tensor) -> Tensor:
-            return (self.w - 1 + 3e-8).abs() + 0 * x
+            return (self.w - 1 + distance).abs() + 0 * x
 
     assert gradient_check(Beside(), torch.ones(1, 1), loss_fn=lambda out, _: out.sum()).ok
 
@@ -229,17 +230,22 @@ def test_tensors_made_in_the_forward_pass_take_part_in_float64() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_without_a_loss_a_projection_or_the_own_loss_is_taken() -> None:
+def test_without_a_loss_a_projection_in_float64_is_taken() -> None:
+    assert quick(mlp(20, 8, 5), batch()[0]).worst.relative_error < 1e-5  # float32 would leave 1e-2
+
+
+def test_own_loss_of_the_model_is_taken_and_nothing_else_of_its_output() -> None:
     class Own(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, of_loss: Callable[[Tensor], Tensor], of_rest: Callable[[Tensor], Tensor]) -> None:
             super().__init__()
-            self.layer = mlp(20, 5)
+            self.layer, self.of_loss, self.of_rest = mlp(20, 5), of_loss, of_rest
 
         def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"loss": wrong_tanh(self.layer(x)).square().mean()}
+            h = self.layer(x)
+            return {"rest": self.of_rest(h), "loss": self.of_loss(h).square().mean()}
 
-    assert quick(mlp(20, 8, 5), batch()[0]).worst.relative_error < 1e-5  # in float64, or it could not be so small
-    assert not quick(Own(), batch()[0]).ok
+    assert quick(Own(torch.tanh, wrong_tanh), batch()[0]).ok
+    assert not quick(Own(wrong_tanh, torch.tanh), batch()[0]).ok
 
 
 def test_loss_module_with_weights_of_its_own() -> None:

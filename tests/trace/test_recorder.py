@@ -606,3 +606,16 @@ def test_pooling_and_length_leave_the_sample_norm_alone() -> None:
 def test_synthetic_chain_has_the_slope_that_it_was_made_with() -> None:
     (fit,) = slopes(synthetic.chain(20, grad_out_norm=synthetic.geometric(20, 0.3)))
     assert fit.gain == pytest.approx(0.3, rel=1e-5)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_gradients_of_outputs_do_not_depend_on_what_else_is_measured(inplace: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace), nn.Flatten())
+    model = nn.Sequential(conv, nn.Linear(8 * 16, 10))
+    batch = Batch(torch.randn(4, 3, 8, 8), torch.randint(0, 10, (4,)))
+    whole = measure(model, batch, nn.CrossEntropyLoss()).columns
+    for wanted in (["grad_out_norm", "grad_out_abs_max"], ["out_spread"]):
+        alone = measure(model, batch, nn.CrossEntropyLoss(), columns=wanted).columns
+        for name in wanted:
+            np.testing.assert_array_equal(alone[name], whole[name])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.parameter import UninitializedParameter
 
 from evengrad.errors import InputError
@@ -73,7 +74,7 @@ def measure(
             check_labels(output, batch.targets, loss_fn)
             loss = scalar_loss(output, batch.targets, loss_fn)
             capture.forward = recorder.forward = False
-            gradients = _gradients(loss, capture)
+            gradients = _gradients(loss, capture, recorder)
     return Measurement(structure, recorder.columns(structure, capture.parameters, gradients), float(loss.detach()), output)
 
 
@@ -87,13 +88,20 @@ def _refuse_empty_parameters(model: nn.Module) -> None:
             )
 
 
-def _gradients(loss: Tensor, capture: Capture) -> dict[str, Tensor]:
+def _gradients(loss: Tensor, capture: Capture, recorder: Recorder) -> dict[str, Tensor]:
+    """Runs backward as far as the wanted columns need: for the gradients of weights, only of outputs, or not at all."""
+    if not recorder.wants(GRAD + GRAD_OUT):
+        return {}
     named = [(name, p) for name, p in capture.parameters.items() if p.requires_grad]
     if capture.graphless and any("CheckpointFunction" in type(f).__name__ for f in _functions(loss)):  # refuses autograd.grad
         with capture:  # its blocks run again, and only now do their outputs have gradients
             found = _gradients_by_backward(loss, [p for _, p in named])
-    else:
+    elif recorder.wants(GRAD):
         found = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
+    else:  # a third of the work of a step is left out
+        if recorder.edges:
+            torch.autograd.grad(loss, recorder.edges, allow_unused=True)
+        return {}
     return {name: g for (name, _), g in zip(named, found, strict=True) if g is not None}
 
 
@@ -149,6 +157,7 @@ class Recorder:
         self.samples = samples
         self.forward = True
         self.nodes: list[Node] = []
+        self.edges: list[GradientEdge] = []
         self._wanted = wanted
         self._outputs: dict[tuple[str, ...], _Outputs] = {}
         self._activations: list[tuple[Node, Tensor, Tensor]] = []  # node, zero and flat shares (2,), mask of dead units
@@ -167,6 +176,7 @@ class Recorder:
                 seen.calls.append(stats.output_stats(output.detach(), self.samples))
         if output.requires_grad and self.wants(GRAD_OUT) and (self.forward or not seen.hooked):
             seen.hooked = True
+            self.edges.append(get_gradient_edge(output))  # an activation in place will give the tensor another one
             output.register_hook(lambda gradient: self._gradient(seen, gradient))
 
     def _gradient(self, seen: _Outputs, gradient: Tensor) -> None:

@@ -101,8 +101,6 @@ class BatchNorm(InsertNorm):
         shape = (trace.facts.inputs or {}).get("shape") or [0, 0]
         return layer.kind == "conv" or len(shape) != 3
 
-    # a (samples, time, units) output of a linear layer is normed over samples and time
-
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNorm(InsertNorm):

@@ -53,7 +53,6 @@ class Capture(TorchFunctionMode):
     def __init__(self, model: nn.Module, observer: Observer | None = None) -> None:
         super().__init__()
         self.nodes: list[Node] = [Node(0, "input", "input", "")]
-        self.consumed: set[int] = set()
         self.forward = True  # False while backward runs: recomputed blocks are not new nodes
         self.graphless = False  # True once an operation ran without a graph, as in a block that a reentrant checkpoint runs again
         self._observer = observer
@@ -198,7 +197,6 @@ class Capture(TorchFunctionMode):
     def _add(self, node: Node) -> int:
         node.index = len(self.nodes)
         self.nodes.append(node)
-        self.consumed.update(node.inputs)
         return node.index
 
     def _bind(self, tensor: Tensor, index: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from evengrad.training import Experiment, train
 from evengrad.types import SEVERITIES, Finding, Intervention, Proposal, Trace
 
 _DRAWS = 3  # of a random change that would name a cause: the median counts
+_ENOUGH = 3  # changes that work for a finding; more would be a list, not an answer
 _PAIRS = 3  # pairs tried where no single change works
 _REPLAY = 200  # steps replayed at most for a fault that only training shows
 
@@ -87,8 +89,10 @@ def _at_once(findings: Sequence[Finding], changes: Sequence[Change], bench: Benc
     tried: list[Intervention] = []
     visible = [replace(c, findings=[f for f in c.findings if f in findings]) for c in changes if c.remedy.shows_at_once]
     for change in visible:
-        named = {t.code for t in tried if t.restored}
-        draws = _DRAWS if change.remedy.random and any(f.code not in named for f in change.findings) else 1
+        working = Counter(t.code for t in tried if t.restored)
+        if all(working[f.code] >= _ENOUGH for f in change.findings):
+            continue
+        draws = _DRAWS if change.remedy.random and any(not working[f.code] for f in change.findings) else 1
         tried += _try([change], change.findings, bench, trace, draws=draws)
     for finding in findings:
         if not any(t.restored for t in tried if t.code == finding.code):

@@ -113,7 +113,7 @@ def _run(rig: Rig, batch: Batch, name: str) -> Run:
 
 def _facts(rig: Rig, batch: Batch, found: Measurement) -> Facts:
     return Facts(
-        inputs=evidence.input_facts(batch, rig.model),
+        inputs=evidence.input_facts(batch, rig.model, found.structure),
         targets=evidence.target_facts(batch),
         head=evidence.head_facts(found.structure, found.output),
         loss=evidence.loss_facts(rig.loss_fn, found.loss),

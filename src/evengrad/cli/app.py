@@ -50,6 +50,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a fault of evengrad's own, not of your network; please report it with the lines above", file=sys.stderr)
+        raise SystemExit(3) from None
 
 
 @app.command()

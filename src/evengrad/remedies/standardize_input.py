@@ -52,7 +52,7 @@ class StandardizeInput(Remedy):
         facts = trace.facts.inputs or {}
         high, mean = facts.get("feature_std_max", 1.0), facts.get("feature_mean_abs_max", 0.0)
         if high > 0 and not facts.get("nonfinite_fraction") and not (self.span[0] <= high <= self.span[1] and mean < self.min_offset):
-            axis, dims = _feature_axis(trace), len(facts.get("shape") or (0, 0))
+            axis, dims = facts.get("feature_axis", -1), len(facts.get("shape") or (0, 0))
             axes = tuple(i for i in range(dims) if i != axis % dims)
             yield Proposal(
                 remedy=self.name,
@@ -93,13 +93,6 @@ class Standardize:
             if isinstance(value, Tensor) and value.is_floating_point():
                 return args, kwargs | {key: self(value)}
         return args, kwargs
-
-
-def _feature_axis(trace: Trace) -> int:
-    """The axis that counts features: channels of grids and of what convolutions read, the last axis otherwise."""
-    dims = len((trace.facts.inputs or {}).get("shape") or ())
-    first = next((x.kind for x in trace.layers if x.depth is not None), "")
-    return 1 if dims > 3 or (dims == 3 and first == "conv") else -1
 
 
 def _fit(rig: Rig, axis: int) -> Standardize:

@@ -66,5 +66,7 @@ def _hash(text: str) -> str:
 def _write(page: str, path: str | Path) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    part = target.with_name(f".{target.name}.part")
+    part.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+    part.replace(target)  # a page is there whole, or not at all
     return target

@@ -43,7 +43,8 @@ class NonFinite(Rule):
         bad_loss = _bad_loss(trace)
         if not steps and not inputs and bad_loss is None:
             return
-        index = steps[0] if steps else 0
+        before = int(np.searchsorted(trace.steps, bad_loss or 0, side="right")) - 1  # the last sampled step that the loss had reached
+        index = steps[0] if steps else max(0, before)
         message, where = self._first(trace, index, inputs, bad_loss)
         count = self._count(trace, index) + _elsewhere(trace)
         evidence = Evidence(

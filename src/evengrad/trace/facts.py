@@ -15,20 +15,25 @@ from evengrad.trace.structure import Structure
 _MAX_LABELS = 1000
 
 
-def input_facts(batch: Batch, model: nn.Module) -> dict[str, Any] | None:
-    """Describes the first floating-point input as the network gets it: range, and the spread of its features (channels for images)."""
+def input_facts(batch: Batch, model: nn.Module, structure: Structure) -> dict[str, Any] | None:
+    """Describes the first floating-point input as the network gets it: range, and the mean and spread of its features.
+
+    Features are the channels (axis 1) of images and of what a convolution reads, the last axis otherwise (`feature_axis`).
+    """
     x = next((t.detach() for t in tensors_in(batch.inputs) if t.is_floating_point()), None)
     if x is None or not x.numel() or not x.dim():
         return None
-    x = x.float()
+    x = x.float() if x.dim() > 1 else x.float()[:, None]
     standardize = getattr(model, STANDARDIZE, None)
     x = standardize(x) if standardize is not None else x
     finite = x[torch.isfinite(x)]
     share = 1.0 - finite.numel() / x.numel()
-    facts: dict[str, Any] = {"shape": list(x.shape), "nonfinite_fraction": share, "kind": "features" if x.dim() <= 2 else "grid"}
+    first = next((layer.kind for layer in structure.layers if layer.depth is not None), "")
+    axis = 1 if x.dim() > 3 or (x.dim() == 3 and first == "conv") else -1
+    facts: dict[str, Any] = {"shape": list(x.shape), "nonfinite_fraction": share, "feature_axis": axis}
     if not finite.numel():
         return facts | {"mean": math.nan, "std": math.nan, "min": math.nan, "max": math.nan}
-    features = x.reshape(x.shape[0], -1) if x.dim() <= 2 else x.movedim(1, -1).reshape(-1, x.shape[1])
+    features = x.movedim(axis, -1).reshape(-1, x.shape[axis])
     varying = (features - features.mean(0)).square().mean(0).sqrt()
     varying = varying[varying > 0]
     values = torch.stack([finite.mean(), finite.std(correction=0), finite.min(), finite.max(), features.mean(0).abs().max()]).tolist()

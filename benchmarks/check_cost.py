@@ -110,7 +110,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found: dict[str, Any] = {"torch": torch.__version__, "threads": arguments.threads, "batch of images": arguments.batch}
+    found: dict[str, Any] = {
+        "command": "python -m benchmarks.check_cost",
+        "torch": torch.__version__,
+        "threads": arguments.threads,
+        "batch of images": arguments.batch,
+    }
     for name, (model, x) in cases(arguments.batch).items():
         found[name] = measure(model, x, arguments.rounds)
         print(name, json.dumps(found[name]), flush=True)

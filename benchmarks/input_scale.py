@@ -54,6 +54,7 @@ def main() -> None:
     ]
     good = {kind: [r["value"] for r in rows if r["kind"] == kind and r["trained"] >= 0.9] for kind in ("factor", "offset")}
     found = {
+        "command": "python -m benchmarks.input_scale",
         "bar": round(bar, 4),
         "batch": BATCH,
         "largest_factor": max(good["factor"]),

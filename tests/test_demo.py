@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,8 @@ from evengrad.training import Experiment, build, first_batch, metric_name
 REMOTE = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|fetch\(|XMLHttpRequest""")
 
 
-@pytest.mark.slow
 def test_the_demo_fixes_both_networks_and_writes_its_report(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(Path(evengrad.__file__).parents[1])}
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "from evengrad.cli import main; main()", "demo", "--seeds", "2", "-o", "x.html"],
         capture_output=True,
@@ -38,7 +35,6 @@ def test_the_demo_fixes_both_networks_and_writes_its_report(tmp_path: Path) -> N
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - started < 120  # what a first visitor waits for
     page = tmp_path / "x.html"
     assert f"report: {page}" in done.stdout.splitlines()
     assert done.stdout.count("\nFixed: ") == 2

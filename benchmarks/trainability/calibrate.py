@@ -163,6 +163,7 @@ def main() -> None:
     together = joined(list(rest.values()))
     limits = {rule: {"warning": threshold(fitted, rule, 0.01), "error": threshold(fitted, rule, 0.0)} for rule in RULES}
     found = {
+        "command": "python -m benchmarks.trainability.calibrate",
         "fitted_on": FITTED,
         "sets": {d: report(c) for d, c in {**{d: sets[d] for d in FITTED}, **rest, "held out, together": together}.items()},
         "thresholds": {

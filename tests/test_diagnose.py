@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -164,9 +163,9 @@ def test_a_fault_that_only_training_shows_is_replayed() -> None:
 
 
 def test_a_budget_ends_the_training_and_the_report_comes_all_the_same() -> None:
-    started = time.perf_counter()
     report = eg.diagnose(experiment(lambda: deep(nn.Sigmoid, 10), epochs=5000), max_seconds=0.3)
-    assert time.perf_counter() - started < 30  # it would take minutes
+    assert report.trace is not None
+    assert len(report.trace.curves["loss"].steps) < 5000  # not even one step an epoch
     assert "VAN001" in {f.code for f in report.findings}
 
 

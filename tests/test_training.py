@@ -263,10 +263,8 @@ def test_stops_at_the_largest_number_of_steps_and_after_the_budget() -> None:
         time.sleep(0.05)
         return 1.0
 
-    started = time.perf_counter()
     result = train(experiment(train_step=slow, epochs=200), max_seconds=0.2)
     assert 1 <= len(result.losses) <= 5  # the step that exceeds the budget is the last
-    assert time.perf_counter() - started < 5  # 30 s without the budget
     assert math.isfinite(result.metric)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -315,9 +314,7 @@ def test_no_seed_or_no_remedy_is_refused(arguments: dict[str, Any]) -> None:
 
 
 def test_a_budget_stops_the_trials_and_still_returns_a_report() -> None:
-    started = time.perf_counter()
     result = fix(stuck_experiment(epochs=40), seeds=3, max_seconds=0.01)
-    assert time.perf_counter() - started < 30  # all trials would take minutes
     assert result.outcomes == ()
     assert result.verdict == "nothing_helped"
     assert result.report.findings

@@ -212,7 +212,7 @@ class Recorder:
             self._put_outputs(structure, put)
             self._put_activations(structure, put)
             self._put_weights(structure, parameters, gradients, put)
-            host = torch.cat(values).cpu().tolist() if values else []
+            host = torch.cat([v.to(values[0].device) for v in values]).cpu().tolist() if values else []  # layers can be on several
         pooled: dict[tuple[str, int], list[float]] = {}
         for cell, value in zip(cells, host, strict=True):
             pooled.setdefault(cell, []).append(stored(value, cell[0]))

@@ -115,7 +115,7 @@ def test_errors_come_first_then_by_symptom_then_by_code() -> None:
 def test_a_rule_without_its_column_is_skipped_with_the_reason() -> None:
     unseen = judge(synthetic.chain(6), chosen_rules(select=["VAN001"]))
     assert (unseen.findings, unseen.checked) == ((), ())
-    assert unseen.skipped == {"VAN001": f"{VanishingGradient.title}: needs grad_out_norm, which was not seen on any layer"}
+    assert unseen.skipped == {"VAN001": f"{VanishingGradient.title}: no layer has a grad_out_norm"}
     nan = synthetic.chain(6, grad_out_norm=np.nan)
     assert judge(nan, chosen_rules(select=["VAN001"])).skipped == unseen.skipped
 
@@ -123,7 +123,7 @@ def test_a_rule_without_its_column_is_skipped_with_the_reason() -> None:
 def test_a_rule_without_its_fact_is_skipped_with_the_reason() -> None:
     without = judge(synthetic.chain(3, facts=Facts(inputs=None)), chosen_rules(select=["DAT001"]))
     assert list(without.skipped) == ["DAT001"]
-    assert without.skipped["DAT001"].endswith("needs inputs, which were not given")
+    assert without.skipped["DAT001"].endswith("nothing is known of the inputs")
 
 
 def test_every_rule_is_either_checked_or_skipped() -> None:

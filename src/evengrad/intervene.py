@@ -132,7 +132,10 @@ def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, b
 
 
 def _verdict(rule: Rule, trace: Trace) -> tuple[float, bool]:
-    return rule.value(trace), not any(rule.check(trace))
+    """The deciding signal, and whether it is healthy; a signal that cannot be read is not."""
+    value = rule.value(trace)
+    broken = any(np.isinf(trace.column(name)).any() for name in ("out_abs_max", "grad_out_abs_max"))
+    return value, math.isfinite(value) and not broken and not any(rule.check(trace))
 
 
 def _intervention(changes: Sequence[Change], rule: Rule, before: Trace, draws: Sequence[tuple[float, bool]]) -> Intervention:
@@ -163,10 +166,10 @@ def _joined(proposals: Sequence[Proposal]) -> Proposal:
 
 
 def _by_replay(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:
-    """Trains again with each change, up to shortly after the fault first showed."""
+    """Trains again with each change, well past the step at which the fault first showed."""
     tried: list[Intervention] = []
     for finding in findings:
-        steps = min(_REPLAY, finding.steps[0] + 10)
+        steps = min(_REPLAY, 2 * finding.steps[0] + 50)
         for change in changes:
             if finding in change.findings:
                 after = _replay(bench, change, steps)

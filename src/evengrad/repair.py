@@ -157,7 +157,10 @@ class _Search:
         after = self._after.get(tuple(p.summary for p in chosen), (None, ()))[0]
         patch = "\n".join(f"# {p.summary}\n{p.code}" for p in chosen)
         run = replace(self.report.run, verb="fix", seconds=time.perf_counter() - self._started)
-        report = replace(self.report, run=run, outcomes=tuple(self.outcomes), chosen=chosen, verdict=verdict, patch=patch, after=after)
+        proved = {p.cause for p in chosen}  # of several causes, the one whose removal was proved by training comes first
+        causes = tuple(sorted(self.report.causes, key=lambda cause: cause not in proved))
+        report = replace(self.report, run=run, causes=causes, outcomes=tuple(self.outcomes), chosen=chosen, verdict=verdict)
+        report = replace(report, patch=patch, after=after)
         return FixResult(
             verdict=verdict,
             report=report,

@@ -101,7 +101,7 @@ def test_sick_example_is_flagged_by_a_finding_that_holds(rule: Rule, trace: Trac
         assert finding.where
         assert set(finding.where) <= {layer.name for layer in trace.layers} | {"inputs", "loss"}
         assert trace.steps[0] <= finding.steps[0] <= finding.steps[1] <= trace.steps[-1]
-        assert finding.cause is None
+        assert finding.cause is None or finding.cause in rule.causes  # named by direct evidence, or not yet
         for evidence in finding.evidence:
             assert RELATIONS[evidence.relation](evidence.value, evidence.threshold), evidence
 

@@ -41,6 +41,8 @@ class Initialize(Remedy):
     random: ClassVar[bool] = True
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
+        if (trace.facts.inputs or {}).get("nonfinite_fraction"):
+            return
         for scheme in ("auto", "orthogonal"):
             plans = [p for layer in trace.layers if (p := schemes.plan(layer, scheme))]
             if not plans:

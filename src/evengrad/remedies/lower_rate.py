@@ -28,7 +28,10 @@ class LowerRate(Remedy):
 
     name: ClassVar[str] = "lower_rate"
     title: ClassVar[str] = "a smaller learning rate"
-    symptoms: ClassVar[tuple[str, ...]] = ("nan_or_inf", "exploding_gradient", "dead_relu", "loss_divergence")
+    symptoms: ClassVar[tuple[str, ...]] = (
+        *("nan_or_inf", "exploding_gradient", "dead_relu", "loss_divergence"),
+        *("zero_gradient", "vanishing_gradient", "signal_collapse", "saturated_activation"),  # where training brought them about
+    )
     change: ClassVar[int] = base.RATE
     shows_at_once: ClassVar[bool] = False
     factors: tuple[float, ...] = (0.1, 0.01)
@@ -38,6 +41,8 @@ class LowerRate(Remedy):
         rate = (trace.facts.optimizer or {}).get("lr")
         if not isinstance(rate, (int, float)) or (trace.facts.inputs or {}).get("nonfinite_fraction"):
             return
+        if finding.symptom in self.symptoms[4:] and finding.steps[0] == trace.steps[0]:
+            return  # it was there before the first step: no rate made it
         for factor in self.factors if rate <= 100 * self.usual[0] else [usual / rate for usual in self.usual]:
             yield Proposal(
                 remedy=self.name,

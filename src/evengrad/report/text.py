@@ -181,7 +181,7 @@ def _trials(trials: Trials, width: int) -> Table:
     table.add_column("min – max", justify="right", no_wrap=True)
     if room >= MIN_ROOM:
         table.add_column(f"{low}{' ' * max(1, room - len(low) - len(high))}{high}", no_wrap=True)
-    table.add_column("errors left")
+    table.add_column("errors left", overflow="fold")
     for row in trials.rows:
         style = "bold green" if row.chosen else ""
         cells = (("✓ " if row.chosen else "  ") + row.label, score(trials.metric, row.median), spread(trials.metric, row))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from evengrad.report import wording
 from evengrad.report.numbers import number, percent, plural, quantity, seconds
 from evengrad.report.planes import Plane, planes
@@ -172,11 +174,20 @@ def _chance(report: Report, worst: Finding | None) -> dict[str, str]:
 
 def _healthy(report: Report) -> Verdict:
     rules = plural(len(report.checked), "rule")
-    headline = "Nothing is wrong." if report.verdict == "nothing_wrong" else "No fault found."
+    headline = "No fault found."
     notes = f" but {plural(len(report.findings), 'note')}, below" if report.findings else ""
     word = gradient_word(report, None)
-    detail = f"{rules} looked and found nothing{notes}. {word}".strip()
+    detail = f"{rules} looked and found nothing{notes}. {word} {_progress(report)}".strip()
     return Verdict(tone="good", headline=headline, detail=detail, **_chance(report, None))
+
+
+def _progress(report: Report) -> str:
+    """What the loss did, so that no fault found is not read as training well."""
+    loss = report.trace.curves.get("loss") if report.trace is not None else None
+    if loss is None or len(loss.values) < 2 or not np.isfinite(loss.values).all():
+        return ""
+    few = max(1, len(loss.values) // 10)
+    return f"The loss went from {loss.values[:few].mean():.3g} to {loss.values[-few:].mean():.3g} over {len(loss.values):,} steps."
 
 
 def _trial_verdict(report: Report) -> Verdict:
@@ -224,10 +235,6 @@ def _next(report: Report) -> str:
     name = report.run.name
     target = name if re.fullmatch(r"[\w./\\-]+\.py:\w+", name) else ""
     sick = any(f.severity != "note" for f in report.findings)
-    if report.verdict == "nothing_helped":
-        return f"evengrad search {target} --trials 30" if target else ""
-    if report.verdict in {"fixed", "improved"}:
-        return f"evengrad fix --write {target}" if target and report.patch else ""
     if not sick or report.run.verb not in {"check", "diagnose"}:
         return ""
     return f"evengrad fix {target}" if target else "eg.fix(experiment)"

@@ -67,9 +67,9 @@ class Rule(ABC):
             kind, _, name = need.rpartition(".")
             if kind == "facts":
                 if getattr(trace.facts, name) is None:
-                    return f"needs {name}, which were not given"
+                    return f"nothing is known of the {name}"
             elif np.isnan(trace.column(need)).all():
-                return f"needs {need}, which was not seen on any layer"
+                return f"no layer has a {need}"
         return None
 
     def finding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -50,7 +50,8 @@ class NonFinite(Rule):
         evidence = Evidence(
             signal="nonfinite_places", value=count, relation=">", threshold=self.max_nonfinite, unit="places", step=int(trace.steps[index])
         )
-        yield self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(index, steps[-1] if steps else index))
+        found = self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(index, steps[-1] if steps else index))
+        yield replace(found, cause="data_nan") if inputs else found
 
     def value(self, trace: Trace) -> float:
         return float(self._count(trace, len(trace.steps) - 1) + _elsewhere(trace))
@@ -65,7 +66,8 @@ class NonFinite(Rule):
     def _first(self, trace: Trace, index: int, inputs: float, bad_loss: int | None) -> tuple[str, tuple[str, ...]]:
         at = f"at step {trace.steps[index]}"
         if inputs:
-            return f"{inputs:.1%} of the input values are NaN or infinite: everything computed from them is lost", ("inputs",)
+            share = f"{inputs:.1%} of the input values are NaN or infinite"
+            return f"{share}: everything computed from them is lost. Clean the data first", ("inputs",)
         bad = self._bad(trace, index)
         for name, word in _ORDER:
             rows = bad.get(name, [])

@@ -69,6 +69,9 @@ class SignalCollapse(Rule):
         severity = "error" if lost >= self.error_decades else "warning"
         yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, reversed(rows)), at=span)
 
+    def missing(self, trace: Trace) -> str | None:
+        return super().missing(trace) or ("needs at least two samples" if trace.run.samples < 2 else None)
+
     def value(self, trace: Trace) -> float:
         worst = self._worst(trace, len(trace.steps) - 1)
         return float(10**-worst.decades) if worst else float("nan")

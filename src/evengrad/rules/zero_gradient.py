@@ -50,7 +50,7 @@ class ZeroGradient(Rule):
             if len(zero) == len(deep)
             else f"{len(zero)} of {len(deep)} layers, from {place(trace, zero[0])}, receive"
         )
-        message = f"{what} a gradient of exactly zero: they cannot learn at any rate"
+        message = f"{what} a gradient of exactly zero: they learn nothing"
         evidence = Evidence(signal="zero_layers", value=len(zero), relation=">", threshold=self.max_zero_layers, unit="layers")
         yield self.finding(trace, "error", message, evidence=(evidence,), where=names(trace, zero), at=(last, last))
 

@@ -14,5 +14,6 @@ def update_ratio(trace: Trace) -> Series:
     (Karpathy 2022, the spelled-out intro to neural networks, part 3).
     """
     moved, size = (trace.column(name).astype(np.float64) for name in ("update_norm", "weight_norm"))
-    out: Series = np.divide(moved, size, out=np.full(moved.shape, np.nan), where=size > 0)
+    with np.errstate(invalid="ignore"):  # infinity over infinity is NaN, and meant so
+        out: Series = np.divide(moved, size, out=np.full(moved.shape, np.nan), where=size > 0)
     return out

@@ -199,3 +199,27 @@ def test_thousand_layers_are_checked() -> None:
     assert report.trace is not None
     assert len(report.trace.layers) == 1000
     assert "VAN001" in {f.code for f in report.findings}
+
+
+def test_a_loss_class_in_the_place_of_an_instance_is_refused() -> None:
+    with pytest.raises(InputError, match=r"write CrossEntropyLoss\(\)"):
+        eg.check(nn.Linear(4, 3), torch.randn(8, 4), torch.zeros(8, dtype=torch.int64), nn.CrossEntropyLoss)
+
+
+def test_a_forward_that_raises_is_placed_in_the_users_own_code() -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    with pytest.raises(ForwardError, match=r"in forward \(line \d+\) for inputs of shape \(8, 4\)"):
+        eg.check(Wrong(), torch.randn(8, 4))
+
+
+def test_says_where_the_chance_to_train_is_not_known() -> None:
+    report = eg.check(nn.Linear(4, 3), torch.randn(8, 4))
+    assert report.trainability is None
+    assert "cross-entropy" in report.skipped["chance to train"]

@@ -41,6 +41,8 @@ RULES = {  # rule -> (column of the features file, sign, which networks have the
     "ACT003": ("spread_total", 1.0, "deep"),
     "ACT001": ("max_dead", 1.0, "relu"),
     "ACT002": ("max_saturated", 1.0, "flat"),
+    "INI001": ("scale_decades", 1.0, "deep"),
+    "INI003": ("mean_ratio", 1.0, "deep"),
 }
 STEPS = {"decades": np.arange(0.5, 6.01, 0.25), "fraction": np.arange(0.3, 1.001, 0.05)}
 
@@ -119,7 +121,7 @@ def signal(cells: Cells, rule: str) -> tuple[Array, npt.NDArray[np.bool_]]:
 def threshold(cells: Cells, rule: str, share: float) -> float:
     """The smallest step at which at most this share of the networks that train is flagged."""
     values, trained = signal(cells, rule)
-    steps = STEPS["fraction" if RULES[rule][0].startswith("max_") else "decades"]
+    steps = STEPS["decades" if RULES[rule][0].endswith(("total", "decades")) else "fraction"]
     return next((round(float(t), 2) for t in steps if np.mean(values[trained] > t) <= share), float(steps[-1]))
 
 

@@ -17,13 +17,14 @@ from benchmarks.trainability.data import load
 from benchmarks.trainability.labels import ACTIVATIONS, BUDGETS, DEPTHS, SEEDS, initialisers, network
 from evengrad.recording import trace_of
 from evengrad.rig import Rig
+from evengrad.rules import discovered
 from evengrad.signals.depth import slopes
 from evengrad.signals.trainability import FEATURES, features
 from evengrad.trace.batch import Batch
 
 RESULTS = Path(__file__).parents[1] / "results" / "trainability_features.csv"
 CELL = ("data", "width", "activation", "initialiser", "depth", "seed")
-EXTRA = ("gradient_total", "spread_total", "max_dead", "max_saturated")
+EXTRA = ("gradient_total", "spread_total", "max_dead", "max_saturated", "scale_decades", "mean_ratio")
 SAMPLES = 256
 
 
@@ -35,7 +36,8 @@ def measure_cell(data: str, activation: str, initialiser: str, depth: int, seed:
     totals = [next((s.total for s in slopes(trace, name, whole=True)), 0.0) for name in ("grad_out_norm", "out_spread")]
     worst = [float(trace.column(name)[0][:-1].max(initial=0.0)) for name in ("dead_fraction", "saturated_fraction")]
     cell = dict(zip(CELL, (data, BUDGETS[data].width, activation, initialiser, depth, seed), strict=True))
-    return cell | (features(trace) or {}) | dict(zip(EXTRA, [*totals, *worst], strict=True))
+    weights = [discovered()[code]().value(trace) for code in ("INI001", "INI003")]
+    return cell | (features(trace) or {}) | dict(zip(EXTRA, [*totals, *worst, *weights], strict=True))
 
 
 def main() -> None:

@@ -122,7 +122,7 @@ def diagnose_run(
         rig = build(experiment, seed)
         report = add_causes(report, Bench(rig, first_batch(rig), {rule.code: rule for rule in rules}, experiment))
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
-    return replace(report, run=run, trainability=trainability(trace)), result
+    return replace(report, run=run), result
 
 
 def _report(trace: Trace, judgement: Judgement) -> Report:
@@ -131,10 +131,13 @@ def _report(trace: Trace, judgement: Judgement) -> Report:
         skipped["structure"] = "no operation of this model could be seen (TorchScript?): nothing is known of its layers"
     if "update_norm" not in trace.columns:
         skipped["updates"] = "no step was taken"
+    chance = trainability(trace)
+    if chance is None:
+        skipped["chance to train"] = "known for plain networks of 16 to 64 units a layer with cross-entropy only"
     return Report(
         run=trace.run,
         findings=judgement.findings,
-        trainability=trainability(trace),
+        trainability=chance,
         checked=judgement.checked,
         skipped=skipped,
         trace=trace,

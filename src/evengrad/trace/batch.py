@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from evengrad.errors import ForwardError, InputError
 from evengrad.trace.capture import tensors_in
 
 Loss = Callable[..., Tensor]
+_NOT_THE_USERS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))  # frames that tell the user nothing
 STANDARDIZE = "evengrad_standardize"  # attribute of a model whose inputs a remedy standardises: the function that does it
 
 
@@ -66,7 +68,8 @@ def call(model: nn.Module, inputs: Any) -> Any:
         return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
     except Exception as error:
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in(inputs))
-        where = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        where = next((f for f in reversed(frames) if not f.filename.startswith(_NOT_THE_USERS)), frames[-1])
         raise ForwardError(
             f"the model's forward raised {type(error).__name__} in {where.name} (line {where.lineno}) for inputs of shape {shapes}: {error}"
         ) from error
@@ -82,6 +85,8 @@ def scalar_loss(output: Any, targets: Any, loss_fn: Loss | None) -> Tensor:
         own = getattr(output, "loss", None)
         own = output.get("loss") if own is None and isinstance(output, Mapping) else own
         return own if isinstance(own, Tensor) else _projection(output)
+    if isinstance(loss_fn, type):
+        raise InputError(f"the loss is the class {loss_fn.__name__}, expected an instance or a function: write {loss_fn.__name__}()")
     try:
         loss = loss_fn(output, targets)
     except Exception as error:

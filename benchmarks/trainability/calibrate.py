@@ -44,7 +44,7 @@ RULES = {  # rule -> (column of the features file, sign, which networks have the
     "INI001": ("scale_decades", 1.0, "deep"),
     "INI003": ("mean_ratio", 1.0, "deep"),
 }
-STEPS = {"decades": np.arange(0.5, 6.01, 0.25), "fraction": np.arange(0.3, 1.001, 0.05)}
+STEPS = {"decades": np.arange(0.5, 12.01, 0.25), "fraction": np.arange(0.3, 1.001, 0.05)}
 
 Array = npt.NDArray[np.float64]
 

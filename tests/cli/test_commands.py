@@ -118,11 +118,13 @@ def test_findings_end_with_one_and_none_with_zero(cli: Run, folder: Path, verb: 
     assert cli(verb, "stuck.py").code == 1  # `experiment` is meant
 
 
-@pytest.mark.parametrize(("fail_on", "code"), [("note", 1), ("warning", 1), ("error", 0)])
-def test_fail_on_sets_the_severity_that_counts(cli: Run, folder: Path, fail_on: str, code: int) -> None:
-    only_warning = ("check", "stuck.py", "--select", "INI001", "--fail-on", fail_on)
-    assert "WARNING INI001" in cli(*only_warning).out
-    assert cli(*only_warning).code == code
+@pytest.mark.parametrize(
+    ("found", "fail_on", "code"), [("NOTE INI001", "note", 1), ("NOTE INI001", "warning", 0), ("ERROR VAN001", "error", 1)]
+)
+def test_fail_on_sets_the_severity_that_counts(cli: Run, folder: Path, found: str, fail_on: str, code: int) -> None:
+    done = cli("check", "stuck.py", "--select", found.split()[1], "--fail-on", fail_on)
+    assert found in done.out
+    assert done.code == code
 
 
 def test_select_and_ignore(cli: Run, folder: Path) -> None:

@@ -23,7 +23,9 @@ class InitializerMismatch(Rule):
     a norm behind them do not count, since a norm undoes the scale.
 
     Attributes:
-        max_decades: Largest healthy sum of log10(scale / matching scale) along a trunk.
+        max_decades: Largest sum of log10(scale / matching scale) along a trunk that is not worth a note.
+        warning_decades: Sum from which it is a warning: bounded activations make up for less (one trained network in six is
+            above two decades, one in a hundred above eleven).
 
     Reference: Glorot & Bengio 2010; He et al. 2015; Klambauer et al. 2017.
     """
@@ -36,6 +38,7 @@ class InitializerMismatch(Rule):
     signal: ClassVar[tuple[str, str]] = ("scale_decades", "decades")
     helps: ClassVar[str] = "evengrad.initialize_(model): Glorot before tanh and logistic, He before ReLU and ELU, LeCun before SELU"
     max_decades: float = 2.0
+    warning_decades: float = 11.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         if trace.steps[0] != 0:
@@ -51,7 +54,8 @@ class InitializerMismatch(Rule):
                 f"({len(rows)} layers, {total:+.1f} decades together)"
             )
             evidence = Evidence(signal="scale_decades", value=abs(total), relation=">", threshold=self.max_decades, unit="decades")
-            yield self.finding(trace, "warning", message, evidence=(evidence,), where=names(trace, rows), at=(0, 0))
+            severity = "warning" if abs(total) > self.warning_decades else "note"
+            yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, 0))
 
     def value(self, trace: Trace) -> float:
         return float(abs(np.nansum(self._ratios(trace))))

@@ -166,16 +166,24 @@ def _joined(proposals: Sequence[Proposal]) -> Proposal:
 
 
 def _by_replay(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:
-    """Trains again with each change, well past the step at which the fault first showed."""
+    """Trains again with each change, once, and looks well past the step at which each fault first showed."""
+    replays = {}
+    for change in changes:
+        steps = [_horizon(f) for f in findings if f in change.findings]
+        if steps:
+            replays[change.proposal.summary] = _replay(bench, change, max(steps))
     tried: list[Intervention] = []
     for finding in findings:
-        steps = min(_REPLAY, 2 * finding.steps[0] + 50)
+        rule = bench.rules[finding.code]
         for change in changes:
             if finding in change.findings:
-                after = _replay(bench, change, steps)
-                rule = bench.rules[finding.code]
+                after = replays[change.proposal.summary].until(_horizon(finding))
                 tried.append(_intervention([change], rule, trace, [_verdict(rule, after)]))
     return tried
+
+
+def _horizon(finding: Finding) -> int:
+    return min(_REPLAY, 2 * finding.steps[0] + 50)
 
 
 def _replay(bench: Bench, change: Change, steps: int) -> Trace:

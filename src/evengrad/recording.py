@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -89,15 +89,14 @@ class Recording:
         unseen = np.full((1, len(found.structure.layers)), np.nan, np.float32)
         columns = {name: np.concatenate([c.get(name, unseen) for c in self._columns]) for name in sorted(names)}
         curves = {"loss": Curve(np.arange(len(losses), dtype=np.int64), losses)}
-        run = Run(**{**vars_of(run), "seconds": seconds, "verb": "diagnose"})
         return Trace(
-            run=run, layers=found.structure.layers, facts=found_facts, steps=np.array(self._steps, np.int64), columns=columns, curves=curves
+            run=replace(run, seconds=seconds, verb="diagnose"),
+            layers=found.structure.layers,
+            facts=found_facts,
+            steps=np.array(self._steps, np.int64),
+            columns=columns,
+            curves=curves,
         )
-
-
-def vars_of(run: Run) -> dict[str, Any]:
-    """Returns a run's fields."""
-    return {name: getattr(run, name) for name in Run.__dataclass_fields__}
 
 
 def _run(rig: Rig, batch: Batch, name: str) -> Run:

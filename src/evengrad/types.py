@@ -165,6 +165,11 @@ class Trace:
             raise InputError(f"step {step} was not sampled; sampled steps run from {self.steps[0]} to {self.steps[-1]}")
         return self._take(index)
 
+    def until(self, step: int) -> Trace:
+        """Returns what was seen before `step`, curves too."""
+        seen = self._take(np.flatnonzero(self.steps < step))
+        return replace(seen, curves={k: Curve(c.steps[c.steps < step], c.values[c.steps < step]) for k, c in self.curves.items()})
+
     def window(self, n: int) -> Trace:
         """Returns the last n sampled steps (all, if there are fewer)."""
         return self._take(np.arange(max(0, len(self.steps) - n), len(self.steps)))

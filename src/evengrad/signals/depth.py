@@ -111,15 +111,10 @@ def trainable_depth(trace: Trace, index: int = 0, *, decades: float = 1.8) -> fl
 
 
 def _fit(values: Series, rows: tuple[int, ...], equal: bool) -> Slope | None:
-    usable = [i for i in rows if np.isfinite(values[i]) and values[i] > 0]
+    usable = [(k, i) for k, i in enumerate(reversed(rows)) if np.isfinite(values[i]) and values[i] > 0]  # k counts from the output
     if len(usable) < MIN_ROWS:
         return None
-    y = np.log10(values[usable])[::-1]  # output first
-    x = (
-        np.array([rows[::-1].index(i) for i in usable[::-1]], np.float64)
-        if len(usable) < len(rows)
-        else np.arange(len(usable), dtype=np.float64)
-    )
+    x, y = np.array([k for k, _ in usable], np.float64), np.log10([values[i] for _, i in usable])
     x_centred, y_centred = x - x.mean(), y - y.mean()
     decades = float(x_centred @ y_centred) / float(x_centred @ x_centred)
     residual = float(np.sum((y_centred - decades * x_centred) ** 2))
@@ -127,7 +122,7 @@ def _fit(values: Series, rows: tuple[int, ...], equal: bool) -> Slope | None:
     return Slope(
         decades=decades,
         r2=1.0 - residual / spread if spread > 0 else 1.0,
-        rows=tuple(usable),
+        rows=tuple(i for _, i in reversed(usable)),
         total=float(decades * (x[-1] - x[0])),
         zero_rows=tuple(i for i in rows if values[i] == 0),
         equal_shape=equal,

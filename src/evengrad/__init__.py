@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from evengrad import lab, remedies, rules
     from evengrad.examine import check, diagnose
+    from evengrad.lab.running import study
+    from evengrad.lab.study import Study
     from evengrad.remedies.base import Remedy
     from evengrad.remedies.schemes import gain, initialize_
     from evengrad.repair import fix
@@ -33,6 +35,7 @@ __all__ = [
     "Report",
     "Rig",
     "Rule",
+    "Study",
     "Trace",
     "build",
     "check",
@@ -46,6 +49,7 @@ __all__ = [
     "lab",
     "remedies",
     "rules",
+    "study",
     "train",
 ]
 
@@ -72,6 +76,8 @@ _HOME = {
     "Trace": "evengrad.types",
     "Rule": "evengrad.rules.base",
     "Remedy": "evengrad.remedies.base",
+    "study": "evengrad.lab.running",
+    "Study": "evengrad.lab.study",
 }
 _PACKAGES = {"lab", "remedies", "rules"}
 

@@ -110,6 +110,19 @@ class Published:
     source: str
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a user's own study comes from.
+
+    Attributes:
+        path: Its file, absolute.
+        code: Hash of what the file computes: rows of other code are not used.
+    """
+
+    path: str
+    code: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study(ABC):
     """A declared comparison: arms times seeds, each cell computed once and kept.
@@ -124,15 +137,17 @@ class Study(ABC):
         published: Numbers to compare with.
         shown: Names of the values that the table shows.
         version: Raise it when the meaning of a row changes: rows of other versions are not used.
+        source: The user's file that it comes from, set when it is loaded; None for a study of ours or of a package.
         seeds: Number of seeds an arm.
     """
 
     name: ClassVar[str]
-    number: ClassVar[str]
     question: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
+    number: ClassVar[str] = ""
     published: ClassVar[tuple[Published, ...]] = ()
     version: ClassVar[int] = 1
+    source: ClassVar[Source | None] = None
 
     seeds: int = 24
 
@@ -177,7 +192,10 @@ class TrainingStudy(Study):
     Attributes:
         chunk: Number of networks that are trained as one; part of a row's address, since it decides about rounding.
         device: Device to train on, such as `cpu` or `cuda`.
+        keep: Whether `extra` needs the trained networks (`trained.network`).
     """
+
+    keep: ClassVar[bool] = False
 
     chunk: int = 64
     device: str = "cpu"
@@ -192,19 +210,17 @@ class TrainingStudy(Study):
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         """Cuts the cells whose trainings have one shape into chunks."""
-        from evengrad.lab.jobs import group
+        from evengrad.lab.jobs import chunks
 
-        shapes = group([self.job(c.arm, c.seed) for c in cells])
-        return [
-            [cells[i] for i in part] for shape in shapes for part in (shape[i : i + self.chunk] for i in range(0, len(shape), self.chunk))
-        ]
+        jobs = [self.job(c.arm, c.seed) for c in cells]
+        return [[cells[i] for i in places] for places in chunks(jobs, self.chunk, self.device)]
 
     def compute(self, cells: Sequence[Cell]) -> list[Row]:
         """Trains the cells' networks as one."""
         from evengrad.lab.jobs import run_jobs
 
         jobs = [self.job(c.arm, c.seed) for c in cells]
-        trained = run_jobs(jobs, chunk=len(jobs), device=self.device)
+        trained = run_jobs(jobs, chunk=len(jobs), device=self.device, keep=self.keep)
         return [self._row(cell, job, done) for cell, job, done in zip(cells, jobs, trained, strict=True)]
 
     def _row(self, cell: Cell, job: Job, trained: Trained) -> Row:

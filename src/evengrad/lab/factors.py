@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields
 from types import NoneType
@@ -58,6 +59,20 @@ def parse(kind: type[Study], assignments: list[str]) -> dict[str, Any]:
             raise unknown(f"factor of the study {kind.name!r}", name, known)
         read[name] = _read(name, known[name], text)
     return read
+
+
+def command(study: Study, quick: bool) -> str:
+    """Returns what to type to run this study in this size."""
+    kind = type(study)
+    base = kind.quick() if quick else kind()
+    target = study.source.path if study.source else study.name
+    changed = [(f.name, getattr(study, f.name)) for f in fields(kind) if getattr(study, f.name) != getattr(base, f.name)]
+    sets = [part for name, value in changed for part in ("--set", f"{name}={_written(value)}")]
+    return shlex.join(["evengrad", "study", "run", target, *(["--quick"] if quick else []), *sets])
+
+
+def _written(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def shown(hint: Any) -> str:

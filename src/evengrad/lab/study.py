@@ -74,9 +74,16 @@ class Rows(tuple[Row, ...]):
         """Returns the rows whose arm has these values; none, where the run left that arm out."""
         return Rows(r for r in self if matches(arm, r.arm))
 
+    def by_arm(self) -> list[tuple[Arm, Rows]]:
+        """Returns every arm with its rows, in the order of the study."""
+        parts: dict[str, list[Row]] = {}
+        for row in self:
+            parts.setdefault(canonical(row.arm), []).append(row)
+        return [(part[0].arm, Rows(part)) for part in parts.values()]
+
     def arms(self) -> list[Arm]:
         """Lists the arms that have rows, in the order of the study."""
-        return list({canonical(r.arm): r.arm for r in self}.values())
+        return [arm for arm, _ in self.by_arm()]
 
     def values(self, name: str) -> Floats:
         """Returns one value of every row that has it, as float64 (rows,)."""

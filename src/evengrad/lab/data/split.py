@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from evengrad.errors import InputError
+
 Array = npt.NDArray[Any]
 
 
@@ -42,6 +44,13 @@ class Split:
     def test(self) -> tuple[Tensor, Tensor]:
         """Inputs and labels to judge on."""
         return self.x_test, self.y_test
+
+
+def legacy_random(seed: int) -> np.random.RandomState:
+    """Returns numpy's legacy generator: its stream is frozen, so that a seed draws the same numbers with every version."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"expected a seed from 0 to 2**32 - 1; got {seed}")
+    return np.random.RandomState(seed)
 
 
 def split(name: str, classes: tuple[str, ...], train: tuple[Array, Array], test: tuple[Array, Array]) -> Split:

@@ -7,7 +7,8 @@ import importlib
 import numpy as np
 
 from evengrad.errors import InputError
-from evengrad.lab.data.split import Array, Split, split
+from evengrad.lab.data.scaling import scaled
+from evengrad.lab.data.split import Array, Split, legacy_random, split
 
 
 def digits(*, flat: bool = True) -> Split:
@@ -43,11 +44,10 @@ def _tabular(name: str, standardize: bool) -> Split:
 
 def _shuffled(name: str, classes: tuple[str, ...], x: Array, y: Array, *, standardize: bool = False) -> Split:
     """Takes every fifth sample of each class, in a fixed random order, as the test set; scales by the training set alone."""
-    order = np.random.RandomState(0).permutation(len(y))
+    order = legacy_random(0).permutation(len(y))
     held_out = np.zeros(len(y), bool)
     for label in np.unique(y):
         held_out[order[y[order] == label][::5]] = True
     train, test = order[~held_out[order]], order[held_out[order]]
-    if standardize:
-        x = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
-    return split(name, classes, (x[train], y[train]), (x[test], y[test]))
+    inputs = scaled(x[train], x[test]) if standardize else (x[train], x[test])
+    return split(name, classes, (inputs[0], y[train]), (inputs[1], y[test]))

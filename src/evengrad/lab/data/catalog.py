@@ -27,7 +27,7 @@ _LOADERS: dict[str, Callable[..., Split]] = {
 }
 
 
-def load(name: str | Path, **options: Any) -> Split:
+def load(name: str | Path, /, **options: Any) -> Split:
     """Returns the data set called `name`, or the user's own file if `name` ends in .csv or .npz; see `names`, `own`.
 
     Args:

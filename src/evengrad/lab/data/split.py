@@ -61,4 +61,4 @@ def split(name: str, classes: tuple[str, ...], train: tuple[Array, Array], test:
 
 def _tensors(x: Array, y: Array) -> tuple[Tensor, Tensor]:
     kind = np.float32 if np.issubdtype(y.dtype, np.floating) else np.int64
-    return torch.from_numpy(np.asarray(x, np.float32)), torch.from_numpy(np.asarray(y, kind))
+    return torch.from_numpy(np.ascontiguousarray(x, np.float32)), torch.from_numpy(np.ascontiguousarray(y, kind))

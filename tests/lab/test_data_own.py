@@ -122,6 +122,7 @@ def test_large_inputs_are_standardized_before_they_lose_their_digits() -> None:
         (lambda: data.own(X[:, 0], Y), r"got inputs of shape \(50,\)"),
         (lambda: data.own(X[:0], Y[:0]), r"got inputs of shape \(0, 3\)"),
         (lambda: data.own(X, Y * 0), "at least two classes to tell apart; all 50 targets are '0'"),
+        (lambda: data.own(X, Y * 0, classes=("a", "b")), "at least two classes to tell apart; all 50 targets are '0'"),
         (lambda: data.own(X, np.arange(50)), r"class '0' of 50 has one sample.*pass classes=\(\)"),
         (lambda: data.own(X[29:31], Y[29:31]), "class '0' of 2 has one sample"),
         (lambda: data.own(X[:3], X[:3, 0], test=0.1), "samples on both sides; got 0.1 of 3"),
@@ -201,7 +202,7 @@ def test_a_header_of_numbers_is_known_by_the_target_in_it(write: Callable[[str],
 
 
 def test_integers_in_a_csv_are_labels_and_its_quotes_blank_lines_and_byte_order_mark_are_no_matter(write: Callable[[str], Path]) -> None:
-    split = data.own(write("\ufeff" + '"a, b",c\n\n' + "1.5, 3\n-2e3,4\n\n" * 5))
+    split = data.own(write("\ufeff" + '\n"a, b",c\n\n' + "1.5, 3\n-2e3,4\n\n" * 5))
     assert split.classes == ("3", "4")
     assert split.x_train[split.y_train == 1].unique().tolist() == [-2000]
 

@@ -142,8 +142,10 @@ def _labelled(y: Array, classes: tuple[str, ...] | None, name: str) -> tuple[Arr
         raise InputError(f"{name}: expected one label a sample, (samples,); got {y.shape}. One-hot labels become that by argmax(1)")
     y = y.astype(str) if text else y
     values, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if len(values) < 2:
+        raise InputError(f"{name}: expected at least two classes to tell apart; all {len(y)} targets are {str(values[0])!r}")
     if classes is None:
-        _enough(values, counts, name)
+        _no_loner(values, counts, name)
         return labels, tuple(str(value) for value in values)
     known = dict(zip(classes if text else range(len(classes)), range(len(classes)), strict=True))
     if strangers := [value for value in values.tolist() if value not in known]:
@@ -151,9 +153,7 @@ def _labelled(y: Array, classes: tuple[str, ...] | None, name: str) -> tuple[Arr
     return np.array([known[value] for value in values.tolist()])[labels], tuple(classes)
 
 
-def _enough(values: Array, counts: Array, name: str) -> None:
-    if len(values) < 2:
-        raise InputError(f"{name}: expected at least two classes to tell apart; all {counts.sum()} targets are {str(values[0])!r}")
+def _no_loner(values: Array, counts: Array, name: str) -> None:
     if counts.min() < 2:
         rare = str(values[counts.argmin()])
         raise InputError(

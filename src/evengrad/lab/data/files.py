@@ -110,7 +110,7 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
     """Returns the cells of each line that is not blank, and its number."""
     rows, lines = [], []
     with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
+        first = next((line for line in file if line.strip()), "")
         file.seek(0)
         reader = csv.reader(file, delimiter=max(";\t,", key=first.count), strict=True)
         for row in reader:

@@ -12,19 +12,28 @@ from evengrad.lab.data.split import Array, Split, legacy_random, split
 
 
 def digits(*, flat: bool = True) -> Split:
-    """Returns scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, scaled to [0, 1]: (N, 64), or (N, 1, 8, 8) if not `flat`."""
+    """Returns scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, scaled to [0, 1]: (N, 64), or (N, 1, 8, 8) if not `flat`.
+
+    Reference: Alpaydin & Kaynak 1998, https://archive.ics.uci.edu/dataset/80
+    """
     x, y, classes = _from_sklearn("digits")
     x = (x / 16).reshape((-1, 64) if flat else (-1, 1, 8, 8))
     return _shuffled("digits", classes, x, y)
 
 
 def wine(*, standardize: bool = True) -> Split:
-    """Returns 178 wines with 13 features; `standardize=False` leaves scales that differ by a factor of thousands."""
+    """Returns 178 wines with 13 features; `standardize=False` leaves scales that differ by a factor of thousands.
+
+    Reference: Aeberhard & Forina 1992, https://archive.ics.uci.edu/dataset/109
+    """
     return _tabular("wine", standardize)
 
 
 def breast_cancer(*, standardize: bool = True) -> Split:
-    """Returns 569 tumours with 30 features; `standardize=False` leaves scales that differ by a factor of hundreds of thousands."""
+    """Returns 569 tumours with 30 features; `standardize=False` leaves scales that differ by a factor of hundreds of thousands.
+
+    Reference: Street, Wolberg & Mangasarian 1993, https://archive.ics.uci.edu/dataset/17
+    """
     return _tabular("breast_cancer", standardize)
 
 

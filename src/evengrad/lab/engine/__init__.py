@@ -1,0 +1,1 @@
+"""Many networks of one shape -> one network, trained at once."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evengrad.errors import EvengradError, ForwardError, InputError, unknown
+from evengrad.cli.options import AsJson, Device, Output, console_of, progress, writable
+from evengrad.cli.study import commands as study_commands
+from evengrad.errors import EvengradError, ForwardError, unknown
 from evengrad.types import SEVERITIES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from evengrad.report import Report
 
 app = typer.Typer(
@@ -27,10 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(study_commands, name="study")
+
 Target = Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="File and the name of the Experiment in it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Device = Annotated[str | None, typer.Option(help="Device to use, such as cpu or cuda.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Write the HTML report there, too.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, data order and dropout.")]
 FailOn = Annotated[str, typer.Option(help="Exit with 1 from this severity on: error, warning or note.")]
 Select = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to look for; may be repeated.")]
@@ -71,7 +68,7 @@ def check(
 ) -> None:
     """Look at one batch before training: signals by layer, findings, causes, chance to train."""
     _known_severity(fail_on)
-    _writable(output)
+    writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.examine import check_rig
     from evengrad.judge import chosen_rules
@@ -99,14 +96,14 @@ def diagnose(
 ) -> None:
     """Train once with every layer watched, and judge the whole run."""
     _known_severity(fail_on)
-    _writable(output)
+    writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.examine import diagnose_run
     from evengrad.judge import chosen_rules
 
     rules = chosen_rules(None, select, ignore)
     experiment = load_experiment(target, device)
-    with _progress(json) as say:
+    with progress(json) as say:
         say("training once, every layer watched")
         report, _ = diagnose_run(experiment, rules, seed=seed, max_seconds=max_seconds, name=_shown(target))
     _show(report, json, output)
@@ -125,12 +122,12 @@ def fix(
     max_remedies: Annotated[int, typer.Option(min=1, help="Largest number of changes in a set.")] = 3,
 ) -> None:
     """Find the smallest change that provably works, by trials over seeds, and show it as code."""
-    _writable(output)
+    writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.repair import fix as run
 
     experiment = load_experiment(target, device)
-    with _progress(json) as say:
+    with progress(json) as say:
         result = run(experiment, seeds=seeds, max_seconds=max_seconds, max_remedies=max_remedies, progress=say, name=_shown(target))
     _show(result.report, json, output)
     raise typer.Exit(0 if result.verdict in {"fixed", "nothing_wrong"} else 1)
@@ -146,13 +143,13 @@ def demo(
     """Two networks that do not train, on real data: found, explained, fixed, proved. Writes an HTML report."""
     from evengrad.cli.demo import run
 
-    _writable(output)
-    with _progress(False) as say:
+    writable(output)
+    with progress(False) as say:
         reports = run(seeds=seeds, progress=say)
     from evengrad.report.html import write_many
     from evengrad.report.text import render
 
-    console = _console()
+    console = console_of()
     for report in reports:
         render(report, console)
         console.print()
@@ -171,7 +168,7 @@ def doctor(json: AsJson = False) -> None:
 
         print(encoder.dumps(found, indent=2))
     else:
-        render(found, _console())
+        render(found, console_of())
 
 
 @app.command()
@@ -218,7 +215,7 @@ def _show(report: Report, json: bool, output: Path | None) -> None:
     else:
         from evengrad.report.text import render
 
-        render(report, _console())
+        render(report, console_of())
 
 
 def _exit_by_findings(report: Report, fail_on: str) -> None:
@@ -231,44 +228,6 @@ def _known_severity(name: str) -> None:
         raise unknown("severity", name, SEVERITIES)
 
 
-def _writable(path: Path | None) -> None:
-    """Looks whether the report can be written, before any work is done for it."""
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {str(path.parent)!r} to write {path.name} into. Make it, or give another place")
-    if path.is_dir():
-        raise InputError(f"{str(path)!r} cannot be written: it is a folder. Give a file, such as report.html")
-    existed = path.exists()
-    try:
-        path.open("ab").close()  # permissions alone do not tell: the disk may be full, the file system read-only
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written: {error.strerror}. Give another place") from error
-    if not existed:
-        path.unlink()
-
-
 def _shown(target: str) -> str:
     file, _, name = target.partition(":")
     return f"{Path(file).name}:{name or 'experiment'}"
-
-
-def _console(**options: Any) -> Console:
-    from rich.console import Console
-
-    return Console(**options)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner with the current step on a terminal, plain lines on stderr otherwise."""
-    console = _console(stderr=True)
-    if quiet:
-        yield lambda line: None
-    elif console.is_terminal:
-        from rich.markup import escape
-
-        with console.status("starting") as status:
-            yield lambda line: status.update(escape(line))
-    else:
-        yield lambda line: print(line, file=sys.stderr, flush=True)

@@ -70,16 +70,17 @@ class Store:
     Args:
         folder: Where `studies.sqlite` lies or will lie; None for `default_folder()`.
         warn: Told in a sentence when nothing can be kept.
+        create: Make the file if there is none; else the store is empty then.
 
     Raises:
         InputError: if the file there is damaged, another program's, or of another version; it is left as it is.
     """
 
-    def __init__(self, folder: Path | None = None, warn: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, folder: Path | None = None, warn: Callable[[str], None] = lambda line: None, *, create: bool = True) -> None:
         self.path = (folder or default_folder()) / "studies.sqlite"
         self._warn = warn
         self._writable = True
-        self._database = self._opened()
+        self._database = self._opened() if create or self.path.exists() else _empty()
 
     def __enter__(self) -> Store:
         return self
@@ -121,17 +122,19 @@ class Store:
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"the store {str(self.path.parent)!r} cannot be made: a file is in its way. Give a folder") from error
         except OSError as error:
-            return self._nowhere(error)
+            self._give_up(error)
+            return _empty()
         database = None
         try:
             database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             self._prepare(database)
-        except sqlite3.OperationalError as error:
+        except (sqlite3.DatabaseError, InputError) as error:
             if database is not None:
                 database.close()
-            return self._nowhere(error)
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            if isinstance(error, sqlite3.OperationalError):
+                self._give_up(error)
+                return _empty()
+            raise error if isinstance(error, InputError) else self._damaged(error) from error
         return database
 
     def _prepare(self, database: sqlite3.Connection) -> None:
@@ -184,13 +187,6 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
-    def _nowhere(self, error: Exception) -> sqlite3.Connection:
-        """A store that has nothing and keeps nothing."""
-        self._give_up(error)
-        database = sqlite3.connect(":memory:")
-        database.executescript(_TABLES)
-        return database
-
     def _give_up(self, error: Exception) -> None:
         self._writable = False
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -200,3 +196,9 @@ class Store:
         return InputError(
             f"{str(self.path)!r} is damaged, or not a database ({error}); it was left as it is. Move it away, or give another store"
         )
+
+
+def _empty() -> sqlite3.Connection:
+    database = sqlite3.connect(":memory:")
+    database.executescript(_TABLES)
+    return database

@@ -25,6 +25,8 @@ from evengrad.lab.rows import Run, Store
 from evengrad.lab.study import Cell, Rows, Study, canonical
 from evengrad.lab.workers import Chunk, compute
 
+_STARTING = 5.0  # seconds; until then the start of the workers spoils any estimate
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -33,7 +35,7 @@ class Progress:
     Attributes:
         done: Cells that are there.
         total: All cells.
-        left: Estimate of the seconds that remain; None until a cell was computed.
+        left: Estimate of the seconds that remain; None in the first seconds.
         note: Something to tell, once; empty else.
     """
 
@@ -143,8 +145,9 @@ class _Teller:
 
     def add(self, cells: int) -> None:
         self._done += cells
-        each = (time.perf_counter() - self._started) / (self._done - self._found)
-        self._tell(Progress(self._done, self._total, each * (self._total - self._done)))
+        elapsed = time.perf_counter() - self._started
+        left = elapsed / (self._done - self._found) * (self._total - self._done) if elapsed > _STARTING else None
+        self._tell(Progress(self._done, self._total, left))
 
     def note(self, line: str) -> None:
         self._tell(Progress(self._done, self._total, note=line))

@@ -247,7 +247,14 @@ def canonical(value: Any) -> str:
 
 def described(arm: Arm) -> str:
     """Returns an arm in words: `depth 5, activation tanh`."""
-    return ", ".join(f"{k} {v}" for k, v in arm.items())
+    return ", ".join(f"{k} {written(v)}" for k, v in arm.items())
+
+
+def written(value: Any) -> str:
+    """Returns a factor's value as text."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(written, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def quantile(values: Iterable[float], q: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evengrad.lab.published import position
-from evengrad.lab.study import Arm, Floats, Published, Rows, Study, matches, quantile
+from evengrad.lab.study import Arm, Floats, Published, Rows, Study, matches, quantile, written
 from evengrad.report.numbers import number
 
 
@@ -103,13 +103,6 @@ def summarised(values: Floats, published: tuple[tuple[Published, str], ...] = ()
     """Returns median and spread of the values that are not NaN."""
     known = int(np.sum(~np.isnan(values)))
     return Summary(known, quantile(values, 0.5), quantile(values, 0.1), quantile(values, 0.9), published)
-
-
-def written(value: Any) -> str:
-    """Returns an arm's value as text."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return " ".join(map(written, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def finite(value: float) -> float | None:

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-VOID = {"br", "meta", "rect", "line", "circle", "input", "path"}
+VOID = {"br", "img", "meta", "rect", "line", "circle", "input", "path"}
 
 
 class Markup(str):

@@ -258,7 +258,7 @@ def batches_of(data: Any, batch_size: int, seed: int) -> Callable[[int], Iterato
         raise InputError(f"the data are empty: expected at least one sample, got x of shape {tuple(x.shape)}. Look at how they are loaded")
     if len(x) != len(y):
         raise InputError(f"x has {len(x)} samples but y has {len(y)}: expected as many targets as inputs")
-    return lambda epoch: (Batch(x[i], y[i]) for i in _order(len(x), seed, epoch).split(batch_size))
+    return lambda epoch: (Batch(x[i], y[i]) for i in epoch_order(len(x), seed, epoch).split(batch_size))
 
 
 def first_batch(rig: Rig) -> Batch:
@@ -324,7 +324,8 @@ def _array(name: str, part: Any) -> Tensor:
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def _order(count: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """Returns the order (count,) in which an epoch meets the samples: of its own generator, so that no extra layer changes it."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
@@ -333,7 +334,7 @@ def _dataset_batches(data: Any, batch_size: int, seed: int, epoch: int) -> Itera
         samples: Iterable[Any] = torch.utils.data.DataLoader(data, batch_size=batch_size)
         yield from (_pair(batch) for batch in samples)
         return
-    for indices in _order(len(data), seed, epoch).split(batch_size):
+    for indices in epoch_order(len(data), seed, epoch).split(batch_size):
         yield _pair(torch.utils.data.default_collate([data[int(i)] for i in indices]))
 
 

@@ -109,7 +109,8 @@ def test_few_samples_are_drawn_by_the_seed() -> None:
 
 
 def test_a_run_that_diverges_says_so() -> None:
-    (done,) = run_jobs([job(optimizer=SGD(lr=1e30), epochs=2)])
+    relu = MLP(inputs=2, outputs=1, depth=2, width=5, activation="relu", initialiser="he_normal")
+    (done,) = run_jobs([job(net=relu, optimizer=SGD(lr=1e30), epochs=2)])
     assert done.values["diverged"] == 1.0
     assert done.values["test_accuracy"] == 0.0
     assert done.values["train_loss"] == math.inf

@@ -70,14 +70,22 @@ def chunks(jobs: Sequence[Job], chunk: int = 64, device: str = "cpu") -> list[li
 def _fitting(job: Job, device: str) -> int:
     """How many runs like this fit into the budget; one, where batching does not pay: convolutions on a CPU."""
     network = job.net.build(0)
-    if torch.device(device).type == "cpu" and any(isinstance(m, nn.modules.conv._ConvNd) for m in network.modules()):
-        return 1
     seen = [0]
     hooks = [m.register_forward_hook(lambda _m, _i, o: seen.append(o.numel() if isinstance(o, Tensor) else 0)) for m in network.modules()]
-    with torch.no_grad():
-        network(job.data.split().x_train[:2])
-    for hook in hooks:
-        hook.remove()
+    x = job.data.split().x_train[:2]
+    try:
+        with torch.no_grad():
+            network(x)
+    except (RuntimeError, ValueError) as error:
+        shape = tuple(x.shape[1:])
+        raise InputError(
+            f"the network does not fit the data set {job.data.name!r}, whose samples have the shape {shape}: {error}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if torch.device(device).type == "cpu" and any(isinstance(m, nn.modules.conv._ConvNd) for m in network.modules()):
+        return 1
     weights = sum(p.numel() for p in network.parameters())
     need = 4 * (6 * weights + 4 * sum(seen) * job.batch_size // 2)  # weights, gradients, optimizer; activations and their gradients
     return max(1, _BUDGET // need)
@@ -90,7 +98,10 @@ def _train(jobs: Sequence[Job], device: str, keep: bool) -> list[Trained]:
     runs = Runs([job.net.build(job.seed) for job in jobs], where)
     train, validation = _samples(jobs, split, where)
     test = Samples(x=split.x_test.to(where), y=split.y_test.to(where))
-    loss = runs_loss(first.loss, train.y, _outputs(runs, train.x[:2], first))
+    runs.module.eval()
+    with torch.no_grad():
+        outputs = runs.module(train.x[:2].expand(count, -1, *train.x.shape[1:])).shape[-1]
+    loss = runs_loss(first.loss, train.y, outputs)
     boundaries = Boundaries.of([job.boundary for job in jobs], train.x)
     watched = test if validation is None else validation
     history = fit(runs, train, _plan(jobs, loss, train.count), validation=watched, probe=boundaries)
@@ -110,17 +121,6 @@ def _train(jobs: Sequence[Job], device: str, keep: bool) -> list[Trained]:
         )
         for k, job in zip(range(count), jobs, strict=True)
     ]
-
-
-def _outputs(runs: Runs, x: Tensor, job: Job) -> int:
-    """How many numbers the network answers with; an error where it cannot take the data."""
-    try:
-        with torch.no_grad():
-            return int(runs.module(x.expand(runs.count, *x.shape)).shape[-1])
-    except RuntimeError as error:
-        raise InputError(
-            f"the network does not fit the data set {job.data.name!r}, whose samples have the shape {tuple(x.shape[1:])}: {error}"
-        ) from error
 
 
 def _samples(jobs: Sequence[Job], split: sources.Split, device: torch.device) -> tuple[Samples, Samples | None]:

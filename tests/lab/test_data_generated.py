@@ -21,6 +21,17 @@ def test_moons_are_those_of_scikit_learn_number_for_number(options: dict[str, fl
         np.testing.assert_array_equal(ours.numpy(), theirs)  # exact: the same operations in the same order
 
 
+@pytest.mark.parametrize("options", [{}, {"n": 11, "classes": 4, "spread": 0.5, "seed": 7}])
+def test_blobs_are_those_of_scikit_learn_number_for_number(options: dict[str, float]) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    asked = {"n": 1000, "classes": 3, "spread": 2.0, "seed": 2} | options
+    x, y = datasets.make_blobs(asked["n"], centers=asked["classes"], cluster_std=asked["spread"], random_state=asked["seed"])
+    blobs = data.blobs(**options)  # type: ignore[arg-type]
+    half = asked["n"] // 2
+    for ours, theirs in zip((*blobs.train, *blobs.test), (x[:half], y[:half], x[half:], y[half:]), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.astype(ours.numpy().dtype))  # exact: the same operations in the same order
+
+
 @pytest.mark.parametrize(("arms", "turns"), [(2, 1.5), (3, 1.0), (5, 0.5)])
 def test_points_of_a_spiral_lie_on_its_arm(arms: int, turns: float) -> None:
     n = 100 * arms + 1
@@ -51,6 +62,7 @@ def test_spirals_with_noise_stay_in_the_square_and_depend_on_the_seed() -> None:
     ("name", "options", "message"),
     [
         ("moons", {"n": 3}, "at least 4 points; got n=3"),
+        ("blobs", {"n": 5}, "got 3, n=5"),
         ("spirals", {"arms": 1}, "got n=1000 and arms=1"),
         ("spirals", {"arms": 4, "n": 7}, "got n=7 and arms=4"),
         ("two_circles", {"noise": -0.1}, "at least 0; got -0.1"),

@@ -12,7 +12,7 @@ from evengrad.lab.data.images import (
     mnist,
     read_debian_fashion_mnist,
 )
-from evengrad.lab.data.points import moons, spirals, two_circles
+from evengrad.lab.data.points import blobs, moons, spirals, two_circles
 from evengrad.lab.data.sampling import class_weights, few, few_index, fold_index, hold_out_index
 from evengrad.lab.data.scaling import standardized
 from evengrad.lab.data.sequences import adding, copy_memory, fashion_rows
@@ -25,6 +25,7 @@ __all__ = [
     "FASHION_CLASSES",
     "Split",
     "adding",
+    "blobs",
     "breast_cancer",
     "cache_folder",
     "cifar10",

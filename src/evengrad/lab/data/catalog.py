@@ -11,7 +11,7 @@ from evengrad.errors import unknown
 from evengrad.lab.data.arrays import own
 from evengrad.lab.data.files import SUFFIXES
 from evengrad.lab.data.images import cifar10, fashion_mnist, mnist
-from evengrad.lab.data.points import moons, spirals, two_circles
+from evengrad.lab.data.points import blobs, moons, spirals, two_circles
 from evengrad.lab.data.sequences import adding, copy_memory, fashion_rows
 from evengrad.lab.data.split import Split
 from evengrad.lab.data.tables import breast_cancer, digits, wine
@@ -19,7 +19,7 @@ from evengrad.lab.data.tables import breast_cancer, digits, wine
 _LOADERS: dict[str, Callable[..., Split]] = {
     f.__name__: f
     for f in (
-        *(two_circles, moons, spirals),
+        *(two_circles, moons, spirals, blobs),
         *(digits, wine, breast_cancer),
         *(fashion_mnist, mnist, cifar10),
         *(adding, copy_memory, fashion_rows),

@@ -1,4 +1,4 @@
-"""seed -> points in the plane, in classes that no straight line parts, each coordinate scaled to [-1, 1], the first half to train on."""
+"""seed -> points in the plane, in classes, the first half to train on."""
 
 from __future__ import annotations
 
@@ -64,6 +64,32 @@ def spirals(n: int = 1000, arms: int = 2, turns: float = 1.5, noise: float = 0.0
     angle = 2 * np.pi * (turns * radius + y / arms)
     x = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
     return _noisy("spirals", tuple(f"arm {arm}" for arm in range(arms)), x, y, noise=noise, seed=seed)
+
+
+def blobs(n: int = 1000, classes: int = 3, spread: float = 2.0, seed: int = 2) -> Split:
+    """Returns round clouds of points that overlap, not scaled: centres are drawn evenly from [-10, 10].
+
+    Number for number `make_blobs(n, centers=classes, cluster_std=spread, random_state=seed)` of scikit-learn, so that published results on
+    it can be repeated without scikit-learn.
+
+    Args:
+        n: Number of points, at least 2 for each class.
+        classes: Number of clouds, at least 2.
+        spread: Standard deviation of each coordinate around the centre.
+        seed: Seed of the legacy generator that scikit-learn uses.
+    """
+    if classes < 2 or n < 2 * classes or spread < 0:
+        raise InputError(f"blobs need 2 classes, 2 points for each and a spread of 0 or more; got {classes}, n={n}, spread={spread}")
+    random = legacy_random(seed)
+    centres = random.uniform(-10, 10, size=(classes, 2))
+    counts = [n // classes + (i < n % classes) for i in range(classes)]
+    x = np.concatenate([random.normal(loc=centre, scale=spread, size=(count, 2)) for centre, count in zip(centres, counts, strict=True)])
+    y = np.repeat(range(classes), counts)
+    order = np.arange(n)
+    random.shuffle(order)
+    x, y = x[order], y[order]
+    names = tuple(f"blob {i}" for i in range(classes))
+    return split("blobs", names, (x[: n // 2], y[: n // 2]), (x[n // 2 :], y[n // 2 :]))
 
 
 def _noisy(name: str, classes: tuple[str, ...], x: Array, y: Array, *, noise: float, seed: int) -> Split:

@@ -30,7 +30,7 @@ def few_index(y: Tensor | ArrayLike, n: int, seed: int) -> Index:
 
     Example:
         >>> few_index([0, 0, 0, 0, 1, 1], 3, seed=0).tolist()
-        [1, 2, 4]
+        [1, 2, 5]
     """
     y = _targets(y)
     if not 1 <= n <= len(y):

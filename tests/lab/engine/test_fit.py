@@ -20,6 +20,7 @@ from evengrad.lab.engine.optimizers import SGD, Adam, Optimizer
 from evengrad.lab.engine.plan import Clip, Plan, Samples, Schedule
 from evengrad.lab.engine.runs import Runs
 from evengrad.lab.models import mlp
+from evengrad.training import epoch_order
 
 SEEDS = (3, 5, 8)
 RATES = (0.3, 0.1, 0.03)
@@ -224,6 +225,24 @@ def test_frozen_weights_do_not_learn() -> None:
     fit(runs, Samples(x=x, y=y), plan(frozen=("0.weight",)))
     assert torch.equal(runs.module.get_parameter("0.weight"), before)
     assert not torch.equal(runs.network(0).get_parameter("2.weight"), networks()[0].get_parameter("2.weight"))
+
+
+@pytest.mark.parametrize("kind", [lambda rate: SGD(lr=rate, momentum=0.9, weight_decay=0.01), lambda rate: Adam(lr=rate)])
+def test_a_layer_with_a_rate_of_its_own_learns_as_in_a_group_of_torchs_optimizer(kind: Any) -> None:
+    x, y = circles()
+    runs = Runs(networks())
+    fit(runs, Samples(x=x, y=y), plan(tuple(kind(0.03) for _ in SEEDS), epochs=2, rates=(("0.weight", 0.1), ("2.bias", 0.0))))
+    for k, (seed, model) in enumerate(zip(SEEDS, networks(), strict=True)):
+        groups = {"0.weight": 0.003, "2.bias": 0.0}
+        named = [{"params": [p], "lr": groups.get(name, 0.03)} for name, p in model.named_parameters()]
+        optimizer = torch.optim.Adam(named) if kind(0.03).name == "Adam" else torch.optim.SGD(named, momentum=0.9, weight_decay=0.01)
+        for epoch in range(2):
+            for chosen in epoch_order(len(x), seed, epoch).split(32):
+                optimizer.zero_grad()
+                nn.functional.binary_cross_entropy_with_logits(model(x[chosen])[:, 0], y[chosen].float()).backward()
+                optimizer.step()
+        for ours, theirs in zip(runs.network(k).parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # float32, 14 steps
 
 
 def test_the_rate_warms_up_and_decays() -> None:

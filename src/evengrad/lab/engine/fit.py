@@ -41,7 +41,7 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
     keeper = Best(runs, plan.patience) if plan.patience is not None else None
     tally = Tally(plan.loss)
     seeds = torch.tensor(plan.seeds, device=runs.device)
-    held = {name: p.detach().clone() for name, p in runs.module.named_parameters() if name in plan.frozen}
+    rates = [(runs.module.get_parameter(n).data, r) for n, r in (dict.fromkeys(plan.frozen, 0.0) | dict(plan.rates)).items()]
     per_epoch = math.ceil(train.count / plan.batch_size)
     total, step = plan.epochs * per_epoch, 0
     previous = runs.flat.clone() if plan.record_every else None
@@ -62,9 +62,10 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
             if plan.evaluate_every:
                 tally.add(outputs, y)
             _shape_gradients(runs, plan)
+            before = [w.clone() for w, _ in rates]
             stepper.step(plan.schedule.factor(step, total))
-            for name, value in held.items():
-                runs.module.get_parameter(name).data.copy_(value)
+            for (w, rate), old in zip(rates, before, strict=True):
+                torch.lerp(old, w, rate, out=w)  # every optimizer's step is proportional to its rate
             step += 1
             if plan.evaluate_every and (step % plan.evaluate_every == 0 or step == total):
                 history.steps.append(step)

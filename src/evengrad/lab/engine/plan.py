@@ -112,6 +112,7 @@ class Plan:
         record_every: Steps between records of gradients by layer; 0 for none.
         signals: Record what flows through the layers too, by one more pass.
         frozen: Names of parameters that do not learn.
+        rates: Parameters with a learning rate of their own, as pairs of a name and what part of the optimizer's rate it is.
     """
 
     loss: RunsLoss
@@ -127,6 +128,7 @@ class Plan:
     record_every: int = 0
     signals: bool = False
     frozen: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from evengrad.errors import InputError
 from evengrad.lab.engine.layers import hashed, runs_layer
+from evengrad.lab.engine.recurrent import runs_recurrent
 from evengrad.lab.models.hashing import HashDropout
 
 _DROPOUTS = (HashDropout, nn.modules.dropout._DropoutNd)
@@ -106,7 +107,7 @@ class _Stacker:
         first = nodes[0]
         if id(first) in self._modules:
             return
-        if (layer := runs_layer(first)) is not None:
+        if (layer := runs_layer(first) or runs_recurrent(first)) is not None:
             self._stack(nodes)
             self._fill(layer, first)
             self._modules[id(first)] = layer

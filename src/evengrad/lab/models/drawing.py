@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,9 @@ class Drawer:
         """Returns a linear layer; a head is not scaled."""
         return self._drawn(nn.Linear(fan_in, fan_out, bias, device="meta"), head)
 
-    def conv(self, channels_in: int, channels: int, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool = True) -> nn.Conv2d:
-        """Returns a convolution over images."""
-        return self._drawn(nn.Conv2d(channels_in, channels, kernel, stride, padding, bias=bias, device="meta"), False)
+    def conv(self, channels_in: int, channels: int, kernel: int, **options: Any) -> nn.Conv2d:
+        """Returns a convolution over images; options are those of `nn.Conv2d`."""
+        return self._drawn(nn.Conv2d(channels_in, channels, kernel, device="meta", **options), False)
 
     def weight(self, weight: Tensor, *, head: bool = False) -> None:
         """Draws one weight in place."""

@@ -17,6 +17,7 @@ from evengrad.lab.engine.layers import RunsLinear
 from evengrad.lab.engine.losses import RunsLoss
 
 _aten = torch.ops.aten
+_TINY = 400  # multiplications under which torch's batched product is a plain loop on a CPU, several times slower than sums of outer ones
 _SELU = (1.6732632423543772, 1.0507009873554805)  # alpha, scale: Klambauer et al. 2017
 
 
@@ -54,7 +55,10 @@ def elementwise(module: nn.Module) -> Elementwise | None:
 
 
 class Chain:
-    """Linear, (activation,) linear, ... with weights (runs, out, in): forward and backward for all runs at once."""
+    """Linear, (activation,) linear, ... with weights (runs, out, in): forward and backward for all runs at once.
+
+    Inside, the batch is the last axis: for small layers the products are three times as fast as with features last.
+    """
 
     def __init__(self, layers: list[tuple[RunsLinear, Elementwise | None]]) -> None:
         self._layers = layers
@@ -78,20 +82,35 @@ class Chain:
     def gradients(self, x: Tensor, y: Tensor, loss: RunsLoss) -> Tensor:
         """Writes every parameter's gradient into its `.grad` and returns the outputs (runs, batch, outputs); x is (runs, batch, inputs)."""
         inputs, kept = [], []
-        h = x
+        h = x.mT.contiguous()  # (runs, features, batch)
         for layer, activation in self._layers:
             inputs.append(h)
-            z = torch.bmm(h, layer.weight.mT) if layer.bias is None else torch.baddbmm(layer.bias.unsqueeze(1), h, layer.weight.mT)
+            z = product(layer.weight, h) if layer.bias is None else product(layer.weight, h, layer.bias.unsqueeze(2))
             h = z if activation is None else activation.forward(z)
             kept.append(z if activation is not None and activation.keeps_input else h)
-        slope = loss.slope(h, y)
+        outputs = h.mT.contiguous()
+        slope = loss.slope(outputs, y).mT
         for i in range(len(self._layers) - 1, -1, -1):
             layer, activation = self._layers[i]
             if activation is not None:
                 slope = activation.backward(slope, kept[i])
-            torch.bmm(slope.mT, inputs[i], out=layer.weight.grad)
+            torch.bmm(slope, inputs[i].mT, out=layer.weight.grad)
             if layer.bias is not None:
-                torch.sum(slope, 1, out=layer.bias.grad)
+                torch.sum(slope, 2, out=layer.bias.grad)
             if i:
-                slope = torch.bmm(slope, layer.weight)
-        return h
+                slope = product(layer.weight.mT, slope)
+        return outputs
+
+
+def product(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """Returns a @ b (+ plus) for each run: (runs, m, k) @ (runs, k, n), plus (runs, m, 1)."""
+    m, k, n = a.shape[1], a.shape[2], b.shape[2]
+    if m * k * n >= _TINY or a.is_cuda:
+        return torch.bmm(a, b) if plus is None else torch.baddbmm(plus, a, b)
+    if m == 1 and k > 1:
+        z = (a.mT * b).sum(1, keepdim=True)
+        return z if plus is None else z.add_(plus)
+    z = a[:, :, :1] * b[:, :1] if plus is None else torch.addcmul(plus, a[:, :, :1], b[:, :1])
+    for i in range(1, k):
+        z.addcmul_(a[:, :, i : i + 1], b[:, i : i + 1])
+    return z

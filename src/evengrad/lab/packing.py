@@ -11,29 +11,29 @@ from typing import Any
 import numpy as np
 
 from evengrad.errors import InputError
-from evengrad.lab.study import Cell, Row, Study, canonical
+from evengrad.lab.study import NOT_SIZES, Cell, Row, Study, canonical
 
 ENGINE = 1  # raise it when the engine's numbers change: rows of older engines are not used
-_NO_SIZE = {"seeds", "chunk", "device"}
 
 
-def address(study: Study, cell: Cell, size: int) -> str:
+def address(study: Study, cell: Cell, size: int, place: int = 0) -> str:
     """Returns what a row is kept under: a hash of everything that decides its numbers.
 
     Args:
         study: Its fields count, but for those that are in the cell's arm, the number of seeds and a chunk's nominal size.
         cell: Arm and seed.
         size: Number of cells that are computed together with it, itself included: it decides about rounding.
+        place: Which of them it is, from 0: vectorised arithmetic rounds the last few numbers of an array in another way.
     """
     what = {
         "study": study.name,
         "version": study.version,
         "code": study.source.code if study.source else "",
         "engine": ENGINE,
-        "sizes": {f.name: getattr(study, f.name) for f in fields(study) if f.name not in {*cell.arm, *_NO_SIZE}},
+        "sizes": {f.name: getattr(study, f.name) for f in fields(study) if f.name not in {*cell.arm, *NOT_SIZES}},
         "arm": cell.arm,
         "seed": cell.seed,
-        "chunk": size,
+        "chunk": [size, place],
         "device": str(getattr(study, "device", "cpu")).partition(":")[0],
     }
     return hashlib.sha256(canonical(what).encode()).hexdigest()

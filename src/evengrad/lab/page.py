@@ -19,7 +19,7 @@ from evengrad.report.numbers import number, plural, seconds
 _STYLE = """
 .answer { font-size: 17px; line-height: 1.45; white-space: pre-line; overflow-wrap: anywhere; }
 .question { color: var(--soft); margin-bottom: 6px; }
-.scroll { overflow-x: auto; } .scroll th, .scroll td { white-space: nowrap; text-align: left; }
+.scroll { overflow-x: auto; } .scroll th, .scroll td { text-align: left; } .whole { white-space: nowrap; }
 figure { margin: 0 0 18px; } figcaption { color: var(--soft); font-size: 13px; margin-bottom: 8px; }
 figure img { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0; font-size: 13.5px; }
@@ -133,7 +133,16 @@ def _section(heading: str, *content: Markup) -> list[Markup]:
 def _html_table(result: StudyResult) -> Markup:
     table = result.table
     head = el("thead", el("tr", *(el("th", name, scope="col") for name in table.header)))
-    body = el("tbody", *(el("tr", *(el("td", cell) for cell in line)) for line in table.texts()))
+    body = el(
+        "tbody",
+        *(
+            el(
+                "tr",
+                *(el("td", cell, class_=None if name == "published" else "whole") for name, cell in zip(table.header, line, strict=True)),
+            )
+            for line in table.texts()
+        ),
+    )
     return el("div", el("table", head, body), class_="scroll")
 
 

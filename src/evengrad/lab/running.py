@@ -83,7 +83,7 @@ class Plan:
             raise InputError(f"workers must be at least 1; got {workers}")
         study, started = build(self.kind, self.factors, quick=quick), time.perf_counter()
         chunks = _chunks(study)
-        keys = {_key(cell): address(study, cell, len(chunk)) for chunk in chunks for cell in chunk}
+        keys = {_key(cell): address(study, cell, len(chunk), place) for chunk in chunks for place, cell in enumerate(chunk)}
         teller = _Teller(progress, len(keys))
         with Store(None if store is None else Path(store), teller.note) as kept:
             found = kept.find(list(keys.values())) if resume else {}

@@ -6,7 +6,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from evengrad.lab.jobs import Job, Trained
 
+NOT_SIZES = frozenset({"seeds", "chunk", "device"})  # fields that do not change what a row means
 Arm = Mapping[str, Any]
 Floats = npt.NDArray[np.float64]
 
@@ -182,6 +183,12 @@ class Study(ABC):
     def cells(self) -> list[Cell]:
         """Lists every cell: arm by arm, seed by seed."""
         return [Cell(arm, seed) for arm in self.arms() for seed in range(self.seeds)]
+
+    def comparable(self) -> tuple[Published, ...]:
+        """Returns the published numbers, if every size is the full one: none after fewer epochs, say."""
+        factors, full = {name for arm in self.arms() for name in arm}, type(self)()
+        sizes = [f.name for f in fields(self) if f.name not in {*factors, *NOT_SIZES}]
+        return self.published if all(getattr(self, name) == getattr(full, name) for name in sizes) else ()
 
     def groups(self, cells: Sequence[Cell]) -> list[list[Cell]]:
         """Cuts cells into chunks that are computed as one, stored as one and lost as one; by default one cell each."""

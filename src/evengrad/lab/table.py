@@ -92,9 +92,9 @@ class Table:
 
 def table(study: Study, rows: Rows) -> Table:
     """Returns the table of a study's rows."""
-    lines = []
+    lines, published = [], study.comparable()
     for arm, own in rows.by_arm():
-        lines.append((arm, len(own), tuple(_summary(study.published, arm, name, own) for name in study.shown)))
+        lines.append((arm, len(own), tuple(_summary(published, arm, name, own) for name in study.shown)))
     factors = dict.fromkeys(name for arm, _, _ in lines for name in arm)
     return Table(tuple(factors), study.shown, tuple(lines))
 

@@ -162,5 +162,7 @@ def test_what_cannot_be_trained_is_refused_with_what_to_do() -> None:
         run_jobs([job(data=Data(name="two_circle"))])
     with pytest.raises(InputError, match="decision boundary is drawn for samples of two features"):
         run_jobs([job(net=MLP(inputs=64, outputs=10, depth=1, width=4), data=Data(name="digits"), boundary=(1,))])
+    with pytest.raises(InputError, match="too large for memory"):
+        run_jobs([job(net=MLP(inputs=2, outputs=1, depth=2, width=4_000_000))])  # 64 terabytes of weights
     with pytest.raises(InputError, match="fold"):
         Data(name="digits", fold=(5, 5))

@@ -69,26 +69,41 @@ def chunks(jobs: Sequence[Job], chunk: int = 64, device: str = "cpu") -> list[li
 
 def _fitting(job: Job, device: str) -> int:
     """How many runs like this fit into the budget; one, where batching does not pay: convolutions on a CPU."""
-    network = job.net.build(0)
-    seen = [0]
-    hooks = [m.register_forward_hook(lambda _m, _i, o: seen.append(o.numel() if isinstance(o, Tensor) else 0)) for m in network.modules()]
+    size, convolutions = _probed(job)
+    return 1 if convolutions and torch.device(device).type == "cpu" else max(1, _BUDGET // size)
+
+
+def memory(job: Job) -> int:
+    """Estimates the bytes that one run like this takes in training: weights, gradients, the optimizer's state, activations.
+
+    Raises:
+        InputError: if the network does not fit the data, or its weights alone do not fit into memory.
+    """
+    return _probed(job)[0]
+
+
+def _probed(job: Job) -> tuple[int, bool]:
+    """Builds the network and calls it once: the bytes that training it takes, and whether it convolves."""
     x = job.data.split().x_train[:2]
+    seen = [0]
     try:
+        network = job.net.build(0)
+        for module in network.modules():
+            module.register_forward_hook(lambda _m, _i, output: seen.append(output.numel() if isinstance(output, Tensor) else 0))
         with torch.no_grad():
             network(x)
     except (RuntimeError, ValueError) as error:
+        if "allocate memory" in str(error):
+            raise InputError(
+                f"a network of this size is too large for memory: {job.net.describe()}. Take a smaller width or depth"
+            ) from error
         shape = tuple(x.shape[1:])
         raise InputError(
             f"the network does not fit the data set {job.data.name!r}, whose samples have the shape {shape}: {error}"
         ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if torch.device(device).type == "cpu" and any(isinstance(m, nn.modules.conv._ConvNd) for m in network.modules()):
-        return 1
     weights = sum(p.numel() for p in network.parameters())
-    need = 4 * (6 * weights + 4 * sum(seen) * job.batch_size // 2)  # weights, gradients, optimizer; activations and their gradients
-    return max(1, _BUDGET // need)
+    convolutions = any(isinstance(m, nn.modules.conv._ConvNd) for m in network.modules())
+    return 4 * (6 * weights + 4 * sum(seen) * job.batch_size // 2), convolutions
 
 
 def _train(jobs: Sequence[Job], device: str, keep: bool) -> list[Trained]:

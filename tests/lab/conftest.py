@@ -29,6 +29,8 @@ import torch
 from evengrad.lab.figures import curves, panels
 from evengrad.lab.study import Published, Row, Study
 
+FOLDER = Path(os.environ["WALK"])  # of what it notes and looks for
+
 
 @dataclass(frozen=True, kw_only=True)
 class RandomWalk(Study):
@@ -43,7 +45,6 @@ class RandomWalk(Study):
     steps: int = 16
     seeds: int = 3
     group: int = 1
-    folder: str = ""  # of what it notes and looks for
     fault: str = ""
 
     @classmethod
@@ -58,15 +59,14 @@ class RandomWalk(Study):
 
     def compute(self, cells):
         for cell in cells:
-            if self.folder:
-                with (Path(self.folder) / "computed").open("a") as file:
-                    file.write(f"{cell.arm['stride']:g} {cell.seed} {torch.get_num_threads()} {os.getpid()}\\n")
+            with (FOLDER / "computed").open("a") as file:
+                file.write(f"{cell.arm['stride']:g} {cell.seed} {torch.get_num_threads()} {os.getpid()}\\n")
             if self.fault and cell.arm["stride"] == 2.0 and cell.seed == 1:
                 self.fail()
         return [self.walk(cell) for cell in cells]
 
     def fail(self):
-        go = Path(self.folder) / "go"  # mends the fault
+        go = FOLDER / "go"  # mends the fault
         if go.exists():
             return
         if self.fault == "raise":
@@ -106,6 +106,7 @@ def _store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Writes a user's file with a study, changed by replacements, and forgets its module afterwards."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("WALK", str(tmp_path))
     modules, path = set(sys.modules), list(sys.path)
 
     def write(*changes: tuple[str, str], name: str = "walk.py") -> Path:
@@ -126,12 +127,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 
 @pytest.fixture
-def walk(own: Callable[..., Path], tmp_path: Path) -> Callable[..., Plan]:
+def walk(own: Callable[..., Path]) -> Callable[..., Plan]:
     """Returns a plan of the study, with factors; `computed()` tells what it computed."""
     kind = load(str(own()))
 
     def plan(**factors: Any) -> Plan:
-        return Plan(kind, {"folder": str(tmp_path), **factors})
+        return Plan(kind, factors)
 
     return plan
 

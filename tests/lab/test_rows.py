@@ -164,7 +164,7 @@ def test_a_file_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path: Path, sp
     with pytest.raises(InputError, match=f"{message}.*it was left as it is.*[Gg]ive another store"):
         Store(tmp_path)
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["studies.sqlite"]
+    assert [file.name for file in tmp_path.iterdir()] == ["studies.sqlite"]
 
 
 def test_a_damaged_page_is_said_not_trusted(tmp_path: Path) -> None:
@@ -180,9 +180,9 @@ def test_a_damaged_page_is_said_not_trusted(tmp_path: Path) -> None:
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="a file is in its way. Give a folder"):
+    with pytest.raises(InputError, match=r"a file is in its way\. Give a folder"):
         Store(tmp_path / "file")
-    with pytest.raises(InputError, match="a file is in its way. Give a folder"):
+    with pytest.raises(InputError, match=r"a file is in its way\. Give a folder"):
         Store(tmp_path / "file" / "below")
 
 

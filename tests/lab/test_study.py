@@ -341,6 +341,9 @@ def test_a_file_with_one_study_is_a_study(own: Callable[..., Path]) -> None:
     assert result.rows.arms() == [{"stride": 1.0}]
 
 
+SECOND = "        return figure\n\n\nclass Longer(RandomWalk):\n    name = 'longer'\n"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -348,7 +351,7 @@ def test_a_file_with_one_study_is_a_study(own: Callable[..., Path]) -> None:
         ([("    def answer", "    def reply")], "holds no complete studies; RandomWalk lacks answer; expected one"),
         ([("    name = ", "    title = ")], "RandomWalk has no 'name'"),
         ([("@dataclass(frozen=True, kw_only=True)\n", "")], "RandomWalk is no dataclass; write @dataclass"),
-        ([("        return figure\n", "        return figure\n\n\nclass Longer(RandomWalk):\n    name = 'longer'\n")], "2 complete studies (RandomWalk, Longer)"),
+        ([("        return figure\n", SECOND)], "2 complete studies (RandomWalk, Longer)"),
     ],
     ids=["none", "incomplete", "no name", "no dataclass", "two"],
 )  # fmt: skip
@@ -364,7 +367,7 @@ def test_a_file_that_is_not_there_is_refused() -> None:
 
 
 def test_a_file_that_raises_has_its_error_as_cause(own: Callable[..., Path]) -> None:
-    with pytest.raises(ForwardError, match="walk.py raised ModuleNotFoundError while it was loaded") as error:
+    with pytest.raises(ForwardError, match=r"walk\.py raised ModuleNotFoundError while it was loaded") as error:
         find(str(own(("import torch", "import torsh"))))
     assert isinstance(error.value.__cause__, ModuleNotFoundError)
 
@@ -386,19 +389,17 @@ MEANING = [
 
 @pytest.mark.parametrize("change", WORDS, ids=lambda c: c[1])
 def test_other_words_or_defaults_in_ones_file_cost_nothing(own: Callable[..., Path], computed: Computed, change: tuple[str, str]) -> None:
-    folder = str(own().parent)
-    eg.study(str(own()), folder=folder).run()
+    eg.study(str(own())).run()
     computed()
-    eg.study(str(own(change, name="changed.py")), folder=folder).run()
+    eg.study(str(own(change, name="changed.py"))).run()
     assert computed() == []
 
 
 @pytest.mark.parametrize("change", MEANING, ids=lambda c: c[1])
 def test_other_code_in_ones_file_is_computed_anew(own: Callable[..., Path], computed: Computed, change: tuple[str, str]) -> None:
-    folder = str(own().parent)
-    eg.study(str(own()), folder=folder).run()
+    eg.study(str(own())).run()
     computed()
-    eg.study(str(own(change, name="changed.py")), folder=folder).run()
+    eg.study(str(own(change, name="changed.py"))).run()
     assert len(computed()) == 6
 
 

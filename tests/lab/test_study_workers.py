@@ -74,7 +74,7 @@ import evengrad as eg
 
 if __name__ == "__main__":
     tell = lambda p: print(p.note or p.done, flush=True)
-    eg.study(sys.argv[1], folder=sys.argv[2], fault="hang").run(workers=int(sys.argv[3]), progress=tell)
+    eg.study(sys.argv[1], fault="hang").run(workers=int(sys.argv[2]), progress=tell)
     print("finished", flush=True)
 """
 
@@ -88,7 +88,7 @@ def hanging(own: Callable[..., Path], tmp_path: Path) -> Iterator[Callable[[int]
 
     def start(count: int) -> subprocess.Popen[str]:
         environment = os.environ | {"PYTHONPATH": str(Path(evengrad.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "error", str(script), str(file), str(tmp_path), str(count)]
+        command = [sys.executable, "-W", "error", str(script), str(file), str(count)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
         )
@@ -115,7 +115,7 @@ def test_a_run_that_is_killed_loses_its_running_chunk_at_most(
     for pid in {int(line[3]) for line in before} - {process.pid}:
         wait_for(lambda pid=pid: not _runs(pid))  # type: ignore[misc]  # workers end with their parent
     (tmp_path / "go").touch()
-    plan = eg.study(str(own()), folder=str(tmp_path), fault="hang")
+    plan = eg.study(str(own()), fault="hang")
     resumed = plan.run()
     assert {tuple(line[:2]) for line in computed()} == ({("2", "1"), ("2", "2")} if count == 1 else {("2", "1")})
     assert resumed.rows == plan.run(store=tmp_path / "other").rows

@@ -421,6 +421,8 @@ def test_rows_are_picked_by_arm_and_read_by_name() -> None:
     assert rows.where(depth=2, norm="x").median("a") == 2.5
     assert rows.where(depth=2).series("s").tolist() == [[0, 1]] * 4
     assert [len(own) for _, own in rows.by_arm()] == [2, 2, 2, 2]
+    assert rows.share("a", at_least=2) == 0.75
+    assert np.isnan(rows.where(depth=3).share("a", at_least=2))
     assert np.isnan(rows.where(depth=3).median("a"))
     assert rows.where(depth=3).series("s").shape == (0, 0)
 

@@ -37,6 +37,15 @@ def test_workers_get_the_same_rows_on_one_thread_each(walk: Walk, computed: Comp
     assert multiprocessing.active_children() == []
 
 
+def test_cells_whose_time_is_measured_have_the_machine_to_themselves(
+    walk: Walk, computed: Computed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = walk()
+    monkeypatch.setattr(plan.kind, "timed", ("distance",))
+    plan.run(workers=2)
+    assert {line[3] for line in computed()} == {str(os.getpid())}
+
+
 def test_an_error_in_a_worker_names_its_cell_and_what_else_was_done_is_kept(walk: Walk, computed: Computed) -> None:
     with pytest.raises(ForwardError, match="raised ZeroDivisionError at stride 2, seed 1: the walker fell") as error:
         walk(fault="raise").run(workers=2)

@@ -91,7 +91,7 @@ class Plan:
             computed = sum(map(len, missing))
             teller.begin(len(keys) - computed)
             with _resumable(teller):
-                for chunk, rows in compute(study, missing, fitting(study, missing, workers)):
+                for chunk, rows in compute(study, missing, fitting(study, missing, 1 if study.timed else workers)):
                     new = {keys[_key(cell)]: row for cell, row in zip(chunk, rows, strict=True)}
                     kept.put(study.name, new)
                     found |= new

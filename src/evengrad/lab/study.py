@@ -94,6 +94,11 @@ class Rows(tuple[Row, ...]):
         """Returns the median over rows of one value, NaN left out; NaN of none."""
         return quantile(self.values(name), 0.5)
 
+    def share(self, name: str, at_least: float) -> float:
+        """Returns the share of rows whose value is at least this, in [0, 1]; NaN is not, NaN of no rows."""
+        values = self.values(name)
+        return float(np.mean(values >= at_least)) if len(values) else math.nan
+
     def series(self, name: str) -> npt.NDArray[Any]:
         """Returns one series of every row that has it, cut to the shortest: (rows, length, ...)."""
         found = [r.series[name] for r in self if name in r.series]
@@ -144,6 +149,7 @@ class Study(ABC):
         question: What it asks, one sentence.
         published: Numbers to compare with.
         shown: Names of the values that the table shows.
+        timed: Names of values that are wall-clock times, which differ from run to run; with any, cells are computed one after the other.
         version: Raise it when the meaning of a row changes: rows of other versions are not used.
         source: The user's file that it comes from, set when it is loaded; None for a study of ours or of a package.
         seeds: Number of seeds an arm.
@@ -154,6 +160,7 @@ class Study(ABC):
     shown: ClassVar[tuple[str, ...]]
     number: ClassVar[str] = ""
     published: ClassVar[tuple[Published, ...]] = ()
+    timed: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     source: ClassVar[Source | None] = None
 
@@ -228,6 +235,12 @@ class TrainingStudy(Study):
 
         jobs = [self.job(c.arm, c.seed) for c in cells]
         return [[cells[i] for i in places] for places in chunks(jobs, self.chunk, self.device)]
+
+    def memory(self, cells: Sequence[Cell]) -> int:
+        """Estimates what the cells' networks take, trained as one."""
+        from evengrad.lab.jobs import memory
+
+        return len(cells) * memory(self.job(cells[0].arm, cells[0].seed))
 
     def compute(self, cells: Sequence[Cell]) -> list[Row]:
         """Trains the cells' networks as one."""

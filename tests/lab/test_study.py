@@ -16,7 +16,7 @@ from evengrad.errors import EvengradError, ForwardError, InputError, UnknownName
 from evengrad.lab import memory
 from evengrad.lab.factors import build, command, parse
 from evengrad.lab.memory import available
-from evengrad.lab.running import Plan, Progress, find
+from evengrad.lab.running import Plan, Progress, _Teller, find
 from evengrad.lab.study import Cell, Row, Rows, Study, quantile
 
 Computed = Callable[[], list[list[str]]]
@@ -134,16 +134,21 @@ def test_chunks_are_computed_on_one_thread_which_is_undone_afterwards(walk: Walk
     assert {line[2] for line in computed()} == {"1"}
 
 
-def test_progress_counts_cells_and_begins_from_what_is_there(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evengrad.lab.running._STARTING", -1.0)
-    walk(stride=1.0, group=2).run()
+def test_progress_counts_cells_and_begins_from_what_is_there(walk: Walk) -> None:
+    walk(stride=1.0, seeds=2, group=2).run()
     told: list[Progress] = []
-    walk(group=2).run(progress=told.append)
-    assert [(p.done, p.total) for p in told] == [(2, 6), (4, 6), (6, 6)]
-    assert told[0].left is None
-    assert told[1].left is not None
-    assert told[1].left > 0
-    assert told[2].left == 0
+    walk(seeds=2, group=2).run(progress=told.append)
+    assert [(p.done, p.total) for p in told] == [(2, 4), (4, 4)]
+    assert [p.left for p in told] == [None, 0]
+
+
+def test_the_time_left_goes_by_what_a_cell_takes_and_by_how_many_work() -> None:
+    told: list[Progress] = []
+    teller = _Teller(told.append, 100)
+    teller.begin(found=20, workers=2)
+    teller.add(10, seconds=5.0)
+    teller.add(30, seconds=5.0)
+    assert [p.left for p in told] == [None, 17.5, 5.0]
 
 
 def test_where_nothing_can_be_kept_the_run_goes_on_and_says_so(walk: Walk) -> None:

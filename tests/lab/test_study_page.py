@@ -119,6 +119,13 @@ def test_the_documents_page_has_its_pictures_beside_it(walk: Walk, tmp_path: Pat
     assert [page.write_docs(result, tmp_path / "studies").read_text(encoding="utf-8")] == [text]
 
 
+def test_the_index_has_every_question_and_answer_with_a_link(walk: Walk, tmp_path: Path) -> None:
+    result = walk().run()
+    text = page.write_index([result], tmp_path).read_text(encoding="utf-8")
+    assert "## [random-walk](random-walk.md)" in text
+    assert f"\n{result.study.question}\n\n> {result.answer}\n" in text
+
+
 def test_a_quick_run_says_that_it_is_one(walk: Walk) -> None:
     assert "quick size, 2 arms, 2 seeds each, 4 cells" in page.render(walk().run(quick=True))
     assert "quick size" not in page.render(walk().run())

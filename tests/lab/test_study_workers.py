@@ -68,7 +68,7 @@ def test_a_worker_that_dies_names_its_cell(walk: Walk) -> None:
 def test_a_file_that_changed_under_way_is_noticed(own: Callable[..., Path]) -> None:
     study = build(find(str(own())), {})
     portable = workers._portable(study)
-    assert workers._in_worker(portable, study.cells()[:1])[0].seed == 0
+    assert workers._in_worker(portable, study.cells()[:1])[0][0].seed == 0
     own(("[-1, 1]", "[-1, 1, 1]"))
     with pytest.raises(InputError, match="was changed while it ran"):
         workers._in_worker(portable, study.cells()[:1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,11 +191,9 @@ def _bar(console: Any) -> Iterator[Callable[[Progress], None]]:
 
 class _Lines:
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._last = quiet, float("-inf")
+        self._quiet, self._last = quiet, time.monotonic()
 
     def __call__(self, now: Progress) -> None:
-        import time
-
         due = not self._quiet and now.done < now.total and time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES
         if due and now.left is not None:
             self._last = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,22 @@ def write_docs(result: StudyResult, folder: str | Path) -> Path:
     return target
 
 
+def write_index(results: Sequence[StudyResult], folder: str | Path) -> Path:
+    """Writes `README.md` into the folder of the documentation's pages: each study's question and answer, and returns its path."""
+    lines = [
+        "# Studies",
+        "",
+        "Each page was written from the study's last full run; `evengrad study run NAME` runs it on your machine.",
+        "",
+    ]
+    for result in results:
+        lines += [f"## [{_md(_title(result))}]({result.study.name}.md)", "", _md(result.study.question), "", _quoted(result.answer), ""]
+    lines += ["A study of your own is one file: [own.md](own.md).", ""]
+    target = Path(folder) / "README.md"
+    _put(target, "\n".join(lines).encode())
+    return target
+
+
 def write_pictures(result: StudyResult, folder: str | Path) -> Iterator[Path]:
     """Writes each picture of a result into a folder, and yields its path."""
     for one in pictures(result):
@@ -94,7 +110,7 @@ def facts(result: StudyResult) -> dict[str, str]:
 
 def _markdown(result: StudyResult, drawn: list[tuple[str, Picture]]) -> str:
     table = result.table
-    lines = [f"# {_md(_title(result))}", "", _md(result.study.question), "", *(f"> {_md(line)}" for line in result.answer.splitlines()), ""]
+    lines = [f"# {_md(_title(result))}", "", _md(result.study.question), "", _quoted(result.answer), ""]
     lines += [_md_line(table.header), _md_line(["---"] * len(table.header)), *map(_md_line, table.texts()), "", _md(_note(result)), ""]
     for place, one in drawn:
         lines += [f"## {_md(one.caption)}", "", f"![{_md(one.caption)}]({place})", ""]
@@ -152,6 +168,10 @@ def _html_picture(one: Picture) -> Markup:
 
 def _html_published(result: StudyResult) -> Iterator[Markup]:
     yield from (el("p", prose(line)) for line in _published(result))
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {_md(line)}".rstrip() for line in text.splitlines())
 
 
 def _md_line(cells: list[str]) -> str:

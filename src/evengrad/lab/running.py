@@ -25,8 +25,6 @@ from evengrad.lab.rows import Run, Store
 from evengrad.lab.study import Cell, Rows, Study, canonical
 from evengrad.lab.workers import Chunk, compute
 
-_STARTING = 5.0  # seconds; until then the start of the workers spoils any estimate
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -35,7 +33,7 @@ class Progress:
     Attributes:
         done: Cells that are there.
         total: All cells.
-        left: Estimate of the seconds that remain; None in the first seconds.
+        left: Estimate of the seconds that remain; None until a cell was computed.
         note: Something to tell, once; empty else.
     """
 
@@ -89,13 +87,14 @@ class Plan:
             found = kept.find(list(keys.values())) if resume else {}
             missing = [chunk for chunk in chunks if any(keys[_key(cell)] not in found for cell in chunk)]
             computed = sum(map(len, missing))
-            teller.begin(len(keys) - computed)
+            count = fitting(study, missing, 1 if study.timed else max(1, min(workers, len(missing))))
+            teller.begin(len(keys) - computed, count)
             with _resumable(teller):
-                for chunk, rows in compute(study, missing, fitting(study, missing, 1 if study.timed else workers)):
+                for chunk, rows, seconds in compute(study, missing, count):
                     new = {keys[_key(cell)]: row for cell, row in zip(chunk, rows, strict=True)}
                     kept.put(study.name, new)
                     found |= new
-                    teller.add(len(chunk))
+                    teller.add(len(chunk), seconds)
             addresses = [keys[_key(cell)] for cell in study.cells()]
             run = _finished(study, quick, addresses, time.perf_counter() - started, computed)
             kept.add(run)
@@ -136,18 +135,18 @@ class _Teller:
 
     def __init__(self, progress: Tell | None, total: int) -> None:
         self._tell = progress or (lambda progress: None)
-        self._total, self._done, self._found, self._started = total, 0, 0, time.perf_counter()
+        self._total, self._done, self._found, self._seconds, self._workers = total, 0, 0, 0.0, 1
 
-    def begin(self, found: int) -> None:
+    def begin(self, found: int, workers: int) -> None:
         self._done = self._found = found
-        self._started = time.perf_counter()
+        self._workers = workers
         self._tell(Progress(found, self._total))
 
-    def add(self, cells: int) -> None:
+    def add(self, cells: int, seconds: float) -> None:
         self._done += cells
-        elapsed = time.perf_counter() - self._started
-        left = elapsed / (self._done - self._found) * (self._total - self._done) if elapsed > _STARTING else None
-        self._tell(Progress(self._done, self._total, left))
+        self._seconds += seconds
+        each = self._seconds / (self._done - self._found)
+        self._tell(Progress(self._done, self._total, each * (self._total - self._done) / self._workers))
 
     def note(self, line: str) -> None:
         self._tell(Progress(self._done, self._total, note=line))

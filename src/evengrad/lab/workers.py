@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,11 +18,11 @@ from evengrad.lab.packing import checked
 from evengrad.lab.study import Cell, Row, Study
 
 Chunk = list[Cell]
-Computed = tuple[Chunk, list[Row]]
+Timed = tuple[list[Row], float]  # rows of a chunk, and the seconds that they took
 
 
-def compute(study: Study, chunks: Sequence[Chunk], workers: int) -> Iterator[Computed]:
-    """Yields every chunk with its rows, as they come.
+def compute(study: Study, chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[Chunk, list[Row], float]]:
+    """Yields every chunk with its rows and the seconds that they took, as they come.
 
     Raises:
         EvengradError: if a chunk fails; it names the chunk's cells, and the study's own error is the cause.
@@ -31,17 +32,17 @@ def compute(study: Study, chunks: Sequence[Chunk], workers: int) -> Iterator[Com
         return
     for chunk in chunks:
         try:
-            rows = _rows(study, chunk)
+            rows, seconds = _timed(study, chunk)
         except Exception as error:
             raise _failure(study, chunk, error) from error
-        yield chunk, rows
+        yield chunk, rows, seconds
 
 
-def _rows(study: Study, chunk: Chunk) -> list[Row]:
+def _timed(study: Study, chunk: Chunk) -> Timed:
     """Computes a chunk on one thread of torch: its bits do not depend on the number of cores, and cores are for workers."""
     import torch
 
-    threads = torch.get_num_threads()
+    threads, started = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(1)
     try:
         rows = study.compute(chunk)
@@ -49,13 +50,13 @@ def _rows(study: Study, chunk: Chunk) -> list[Row]:
         torch.set_num_threads(threads)
     if len(rows) != len(chunk):
         raise InputError(f"compute() must return a Row for each of {len(chunk)} cells; got {len(rows)}")
-    return [checked(cell, row) for cell, row in zip(chunk, rows, strict=True)]
+    return [checked(cell, row) for cell, row in zip(chunk, rows, strict=True)], time.perf_counter() - started
 
 
-def _apart(study: Study, chunks: Sequence[Chunk], workers: int) -> Iterator[Computed]:
+def _apart(study: Study, chunks: Sequence[Chunk], workers: int) -> Iterator[tuple[Chunk, list[Row], float]]:
     """Has each worker compute one chunk at a time, so that one that dies tells which chunk it died of."""
     waiting = iter(chunks)
-    running: dict[Future[list[Row]], tuple[ProcessPoolExecutor, Chunk]] = {}
+    running: dict[Future[Timed], tuple[ProcessPoolExecutor, Chunk]] = {}
     with _processes(workers) as pools:
 
         def start(pool: ProcessPoolExecutor, chunk: Chunk) -> None:
@@ -72,7 +73,7 @@ def _apart(study: Study, chunks: Sequence[Chunk], workers: int) -> Iterator[Comp
                     raise _failure(study, chunk, error) from error
                 if (following := next(waiting, None)) is not None:
                     start(pool, following)
-                yield chunk, future.result()
+                yield chunk, *future.result()
 
 
 @contextmanager
@@ -120,14 +121,14 @@ def _portable(study: Study) -> Any:
     return study if study.source is None else (study.source, vars(study))
 
 
-def _in_worker(portable: Any, chunk: Chunk) -> list[Row]:
+def _in_worker(portable: Any, chunk: Chunk) -> Timed:
     if isinstance(portable, Study):
-        return _rows(portable, chunk)
+        return _timed(portable, chunk)
     source, fields = portable
     kind = load(source.path)
     if kind.source != source:
         raise InputError(f"{source.path} was changed while it ran; run it again")
-    return _rows(kind(**fields), chunk)
+    return _timed(kind(**fields), chunk)
 
 
 def _failure(study: Study, chunk: Chunk, error: BaseException) -> EvengradError:

@@ -48,8 +48,8 @@ def test_the_answer_tells_who_goes_deeper_than_the_textbook() -> None:
     answer = STUDY.answer(rows(found | {("relu", "uniform_01"): [0, 0, 1], ("relu", "orthogonal"): [10, 10, 10]}))
     assert "For 1 of 2 activations nothing trains deeper" in answer
     assert "tanh goes deeper with orthogonal than with glorot_normal" in answer
-    assert "tanh trains 50 hidden layers with orthogonal, 20 with glorot_normal." in answer
-    assert "relu trains 10 hidden layers with he_normal and orthogonal, 0 with uniform_01." in answer
+    assert "tanh trains 50 hidden layers with orthogonal; 20 with glorot_normal." in answer
+    assert "relu trains 10 hidden layers with he_normal, orthogonal; 0 with uniform_01." in answer
 
 
 def test_the_answer_holds_without_the_textbook_and_where_nothing_trains() -> None:
@@ -58,7 +58,7 @@ def test_the_answer_holds_without_the_textbook_and_where_nothing_trains() -> Non
 
 
 @pytest.mark.parametrize(("measured", "words"), [([10, 20, 5], "not reached by any of 3 seeds"), ([30, 50, 50], "typical: 3 of 3")])
-def test_thirty_layers_are_compared_where_thirty_were_tried(measured: list[int], words: str) -> None:
+def test_thirty_layers_are_compared_at_full_size(measured: list[int], words: str) -> None:
     found = rows({("relu", "he_normal"): measured})
     assert words in ActivationsInitialisersDepth().answer(found)
     assert "He et al." not in STUDY.answer(found)

@@ -121,7 +121,7 @@ class ActivationsInitialisersDepth(Study):
         found = {phi: self._deepest(rows.where(activation=phi)) for phi in dict.fromkeys(arm["activation"] for arm in rows.arms())}
         told = [self._of_textbook({phi: own for phi, own in found.items() if textbook(phi) in own})]
         told += [f"{phi} trains {_listed(own)}." for phi, own in found.items()]
-        told += [self._of_published(p, rows.where(**p.arm).values(p.value)) for p in self.published]
+        told += [self._of_published(p, rows.where(**p.arm).values(p.value)) for p in self.comparable()]
         return " ".join(sentence for sentence in told if sentence)
 
     def _deepest(self, rows: Rows) -> dict[str, float]:
@@ -139,7 +139,7 @@ class ActivationsInitialisersDepth(Study):
         return "; ".join(words) + "."
 
     def _of_published(self, p: Published, values: Floats) -> str:
-        if not len(values) or max(self.depth) < p.number:
+        if not len(values):
             return ""
         claim = f"ReLU with He's initialiser trains {number(p.number)} layers in He et al. 2015, of hundreds of channels"
         return f"{claim}; at {self.width} units here this depth is {verdict(p.number, values)}."
@@ -199,7 +199,7 @@ def powers(values: Floats) -> Floats:
 
 
 def _listed(depths: Mapping[str, float]) -> str:
-    """`50 hidden layers with orthogonal, 30 with glorot_normal and he_normal, 0 with uniform_01`."""
-    alike = {depth: " and ".join(s for s in depths if depths[s] == depth) for depth in depths.values()}
+    """`50 hidden layers with orthogonal; 30 with glorot_normal, he_normal; 0 with uniform_01`."""
+    alike = {depth: ", ".join(s for s in depths if depths[s] == depth) for depth in depths.values()}
     first, *rest = [f"{number(depth)} with {starts}" for depth, starts in alike.items()]
-    return ", ".join([first.replace(" with", " hidden layers with", 1), *rest])
+    return "; ".join([first.replace(" with", " hidden layers with", 1), *rest])

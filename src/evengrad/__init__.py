@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from evengrad import lab, remedies, rules
     from evengrad.examine import check, diagnose
     from evengrad.lab.running import study
+    from evengrad.lab.search import search
     from evengrad.lab.study import Study
     from evengrad.remedies.base import Remedy
     from evengrad.remedies.schemes import gain, initialize_
@@ -49,6 +50,7 @@ __all__ = [
     "lab",
     "remedies",
     "rules",
+    "search",
     "study",
     "train",
 ]
@@ -76,6 +78,7 @@ _HOME = {
     "Trace": "evengrad.types",
     "Rule": "evengrad.rules.base",
     "Remedy": "evengrad.remedies.base",
+    "search": "evengrad.lab.search",
     "study": "evengrad.lab.running",
     "Study": "evengrad.lab.study",
 }

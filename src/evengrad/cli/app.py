@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evengrad.cli.options import AsJson, Device, Output, console_of, progress, writable
+from evengrad.cli.search import search
 from evengrad.cli.study import commands as study_commands
 from evengrad.errors import EvengradError, ForwardError, unknown
 from evengrad.types import SEVERITIES
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 
 app.add_typer(study_commands, name="study")
+app.command()(search)
 
 Target = Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="File and the name of the Experiment in it.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, data order and dropout.")]

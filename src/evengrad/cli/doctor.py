@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-_OPTIONAL = {"sklearn": "digits, wine and breast_cancer data (extra: lab)", "matplotlib": "figures (extra: figures)"}
+_OPTIONAL = {
+    "sklearn": "digits, wine and breast_cancer data (extra: lab)",
+    "matplotlib": "figures (extra: figures)",
+    "optuna": "search (extra: search)",
+}
 
 
 def findings_of_installation() -> dict[str, Any]:

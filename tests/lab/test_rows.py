@@ -234,14 +234,15 @@ def test_a_full_disk_ends_the_keeping_not_the_run(tmp_path: Path) -> None:
 
 
 def test_an_address_is_made_of_what_decides_a_rows_numbers(kind: type[Study]) -> None:
-    def of(size: int = 1, seed: int = 0, stride: float = 1.0, **fields: object) -> str:
-        return address(kind(**fields), Cell({"stride": stride}, seed), size)
+    def of(size: int = 1, seed: int = 0, stride: float = 1.0, place: int = 0, **fields: object) -> str:
+        return address(kind(**fields), Cell({"stride": stride}, seed), size, place)
 
     same = of()
     assert of(seeds=7) == same
     assert of(steps=17) != same
     assert of(seed=1) != same
     assert of(2) != same
+    assert of(2) != of(2, place=1)
     assert of(stride=2.0) != same
 
 

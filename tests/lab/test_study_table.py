@@ -185,7 +185,17 @@ def test_a_run_whose_rows_are_gone_says_how_to_get_them_again(walk: Walk, tmp_pa
         recall("random-walk", tmp_path / "s")
 
 
+def test_a_run_of_a_study_that_has_other_factors_now_is_refused(walk: Walk, own: Callable[..., Path]) -> None:
+    walk().run()
+    own(("steps: int = 16", "paces: int = 16"))
+    with pytest.raises(
+        InputError, match=r"'random-walk' was changed since that run: no factor .* is called 'steps'.* To run it again: evengrad"
+    ):
+        recall("random-walk")
+
+
 def test_pages_are_written_of_full_runs_of_studies_that_ship(walk: Walk, kind: type[Study], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evengrad.lab.recall.discovered", lambda: {"random-walk": kind})
     monkeypatch.setattr("evengrad.lab.recall.find", lambda name: kind)
     monkeypatch.setattr(kind, "source", None)
     Plan(kind, {"steps": 3}).run()

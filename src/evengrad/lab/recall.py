@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evengrad.errors import InputError, unknown
+from evengrad.errors import EvengradError, InputError, unknown
 from evengrad.lab.factors import build
 from evengrad.lab.own import load
 from evengrad.lab.result import StudyResult
 from evengrad.lab.rows import Run, Store
 from evengrad.lab.running import find
+from evengrad.lab.studies import discovered
 from evengrad.lab.study import Rows, Study
 
 
@@ -38,11 +39,10 @@ def recall(reference: str, store: str | Path | None = None) -> StudyResult:
 def last_full(store: Store) -> list[StudyResult]:
     """Returns the last run of every study in its full size, by the studies' numbers."""
     found = []
-    for name in store.studies():
-        runs = [run for run in store.runs(name) if not run.file and run.fields == _as_json(find(name)())]
-        if runs:
-            found.append(restored(runs[-1], store))
-    return sorted(found, key=lambda result: number_of(type(result.study)))
+    for kind in sorted(discovered().values(), key=number_of):
+        runs = [run for run in store.runs(kind.name) if not run.file and run.fields == _as_json(kind())]
+        found += [restored(run, store) for run in runs[-1:]]
+    return found
 
 
 def restored(run: Run, store: Store) -> StudyResult:
@@ -51,7 +51,11 @@ def restored(run: Run, store: Store) -> StudyResult:
     Raises:
         InputError: if rows are missing, or the study has other factors now.
     """
-    study = build(load(run.file) if run.file else find(run.study), run.fields)
+    kind = load(run.file) if run.file else find(run.study)
+    try:
+        study = build(kind, run.fields)
+    except EvengradError as error:
+        raise InputError(f"the study {run.study!r} was changed since that run: {error}. To run it again: {run.command}") from error
     rows = store.find(run.addresses)
     if lost := len(run.addresses) - len(rows):
         raise InputError(f"{lost} of {len(run.addresses)} rows of that run are damaged or gone; to compute them again: {run.command}")

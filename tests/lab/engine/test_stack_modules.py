@@ -272,6 +272,16 @@ def test_dropouts_of_torch_do_not_depend_on_the_runs_beside_them() -> None:
         assert not torch.equal(together(x), together.eval()(x))
 
 
+def test_a_mapped_module_that_asks_for_its_own_mode_is_told() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x.mean(0) if self.training else x
+
+    together, x = stack(several(Asks)), numbers(5, 4)
+    assert torch.equal(together.eval()(x), x)
+    assert not torch.equal(together.train()(x), x)
+
+
 def test_networks_may_differ_in_their_rates_of_dropout() -> None:
     together = stack([nn.Sequential(HashDropout(p)) for p in (0.0, 0.5, 0.9)])
     set_step(together, torch.arange(3), 0)

@@ -118,6 +118,15 @@ def test_features_are_standardized_by_the_training_set_alone(name: str) -> None:
     assert raw.x_train.std(0).max() > 1000 * raw.x_train.std(0).min()
 
 
+def test_digits_are_standardized_where_a_pixel_varies() -> None:
+    pytest.importorskip("sklearn")
+    split, raw = data.load("digits", standardize=True), data.load("digits")
+    varies = raw.x_train.amax(0) > raw.x_train.amin(0)
+    np.testing.assert_allclose(split.x_train.mean(0), 0, atol=1e-5)  # float32
+    np.testing.assert_allclose(split.x_train.std(0, correction=0), varies, atol=1e-5)
+    assert 0 <= raw.x_train.min() < raw.x_train.max() == 1
+
+
 def test_training_and_test_samples_do_not_overlap() -> None:
     pytest.importorskip("sklearn")
     split = data.breast_cancer()

@@ -11,14 +11,16 @@ from evengrad.lab.data.scaling import scaled
 from evengrad.lab.data.split import Array, Split, legacy_random, split
 
 
-def digits(*, flat: bool = True) -> Split:
+def digits(*, flat: bool = True, standardize: bool = False) -> Split:
     """Returns scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, scaled to [0, 1]: (N, 64), or (N, 1, 8, 8) if not `flat`.
+
+    `standardize=True` gives each pixel (the whole image if not `flat`) mean 0 and variance 1 over the training set instead.
 
     Reference: Alpaydin & Kaynak 1998, https://archive.ics.uci.edu/dataset/80
     """
     x, y, classes = _from_sklearn("digits")
     x = (x / 16).reshape((-1, 64) if flat else (-1, 1, 8, 8))
-    return _shuffled("digits", classes, x, y)
+    return _shuffled("digits", classes, x, y, standardize=standardize)
 
 
 def wine(*, standardize: bool = True) -> Split:

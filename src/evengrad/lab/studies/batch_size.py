@@ -178,6 +178,7 @@ def _costs(rows: Rows) -> Figure:
         figures.curves(ax, lines, log=True)
         ax.set_xscale("log", base=2)
         ax.set_xticks(_sizes(rows), [str(size) for size in _sizes(rows)])
+        ax.minorticks_off()
         figures.label(ax, x="batch size", y=said)
     return figure
 

@@ -114,7 +114,7 @@ def hanging(own: Callable[..., Path], tmp_path: Path) -> Iterator[Callable[[int]
         process.communicate()
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_loses_its_running_chunk_at_most(
     hanging: Callable[[int], subprocess.Popen[str]], own: Callable[..., Path], computed: Computed, tmp_path: Path, count: int
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_run_that_is_killed_loses_its_running_chunk_at_most(
     assert resumed.rows == plan.run(store=tmp_path / "other").rows
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_is_interrupted_ends_its_workers_and_says_how_to_go_on(
     hanging: Callable[[int], subprocess.Popen[str]], computed: Computed, count: int
 ) -> None:
@@ -146,6 +146,18 @@ def test_a_run_that_is_interrupted_ends_its_workers_and_says_how_to_go_on(
     assert "KeyboardInterrupt" in err
     for pid in {int(line[3]) for line in computed()}:
         assert not _runs(pid)
+
+
+@pytest.mark.slow
+def test_workers_leave_the_answer_to_ctrl_c_to_the_run(
+    hanging: Callable[[int], subprocess.Popen[str]], computed: Computed, tmp_path: Path
+) -> None:
+    process = hanging(2)
+    for pid in {int(line[3]) for line in computed()}:
+        os.kill(pid, signal.SIGINT)
+    (tmp_path / "go").touch()
+    out, err = process.communicate(timeout=60)
+    assert (out.splitlines()[-1], err) == ("finished", "")
 
 
 def wait_for(done: Callable[[], bool]) -> None:

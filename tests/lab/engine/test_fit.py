@@ -19,7 +19,7 @@ from evengrad.lab.engine.losses import LOSSES
 from evengrad.lab.engine.optimizers import SGD, Adam, Optimizer
 from evengrad.lab.engine.plan import Clip, Plan, Samples, Schedule
 from evengrad.lab.engine.runs import Runs
-from evengrad.lab.models import mlp
+from evengrad.lab.models import ResidualMLP, mlp
 from evengrad.training import epoch_order
 
 SEEDS = (3, 5, 8)
@@ -114,6 +114,16 @@ def test_every_run_keeps_its_own_numbers(options: dict[str, Any]) -> None:
     x, y = circles()
     fit(runs, Samples(x=x, y=y), plan(**options))
     assert_equal(runs, one_by_one(networks(), plan(**options)))
+
+
+@pytest.mark.parametrize("kind", ["norm", "value"])
+def test_a_weight_that_is_one_number_is_clipped_and_stepped_too(kind: str) -> None:
+    x, y = circles()
+    models = [ResidualMLP(inputs=2, outputs=1, blocks=2, width=4, branch="rezero").build(s) for s in SEEDS]
+    how = plan(clips=tuple(Clip(kind=kind, threshold=t) for t in (0.001, 0.1, 10.0)))
+    runs = Runs(models)
+    fit(runs, Samples(x=x, y=y), how)
+    assert_equal(runs, one_by_one(models, how))
 
 
 def test_a_run_does_not_depend_on_its_neighbours() -> None:

@@ -37,7 +37,7 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
         raise InputError(f"{runs.count} runs need as many optimizers and seeds; got {len(plan.optimizers)} and {len(plan.seeds)}")
     if plan.patience is not None and (validation is None or not plan.evaluate_every):
         raise InputError("early stopping needs validation samples and evaluate_every above 0")
-    history, stepper = History(), Stepper(plan.optimizers, [(b.weights, b.grads) for b in runs.blocks], (runs.flat, runs.grad))
+    history, stepper = History(), Stepper(plan.optimizers, [b.flat for b in runs.blocks], (runs.flat, runs.grad))
     keeper = Best(runs, plan.patience) if plan.patience is not None else None
     tally = Tally(plan.loss)
     seeds = torch.tensor(plan.seeds, device=runs.device)
@@ -86,16 +86,17 @@ def _shape_gradients(runs: Runs, plan: Plan) -> None:
     if any(plan.l1):
         weight = torch.tensor(plan.l1, device=runs.device).view(-1, 1)
         for block in runs.recorded:
-            block.grads.flatten(2).add_(block.weights.flatten(2).sign() * weight)
+            w, g = block.flat
+            g.add_(w.sign() * weight)
     if not plan.clips:
         return
     limit = torch.tensor([c.threshold for c in plan.clips], device=runs.device)
     if plan.clips[0].kind == "value":
         for block in runs.blocks:
-            g = block.grads.flatten(2)
+            g = block.flat[1]
             g.copy_(torch.minimum(torch.maximum(g, -limit.view(-1, 1)), limit.view(-1, 1)))
         return
-    norms = torch.stack([torch.linalg.vector_norm(b.grads.flatten(2), dim=(0, 2)) for b in runs.blocks])
+    norms = torch.stack([torch.linalg.vector_norm(b.flat[1], dim=(0, 2)) for b in runs.blocks])
     scale = (limit / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp_max(1.0)  # as torch.nn.utils.clip_grad_norm_
     for block in runs.blocks:
-        block.grads.flatten(2).mul_(scale.view(-1, 1))
+        block.flat[1].mul_(scale.view(-1, 1))

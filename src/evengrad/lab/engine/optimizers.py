@@ -68,7 +68,7 @@ class Stepper:
 
     Args:
         optimizers: One a run, equal in `shape()`.
-        blocks: Pairs of weights and gradients, each a view (n, runs, ...) of the runs' buffers.
+        blocks: Pairs of weights and gradients, each a view (n, runs, elements) of the runs' buffers.
         whole: Weights and gradients as one flat pair, used where no number differs between runs.
     """
 
@@ -82,7 +82,7 @@ class Stepper:
             same = len(set(values)) == 1
             self._hyper[name] = values[0] if same else torch.tensor(values, dtype=torch.float64, device=whole[0].device)[:, None]
         uniform = not any(isinstance(v, Tensor) for v in self._hyper.values())
-        self._pairs = [whole] if uniform else [(w.flatten(2), g.flatten(2)) for w, g in blocks]
+        self._pairs = [whole] if uniform else list(blocks)
         self._states: list[State] = [{} for _ in self._pairs]
         self._count = 0
 

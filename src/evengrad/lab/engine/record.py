@@ -34,7 +34,7 @@ def weight_columns(runs: Runs, previous: Tensor | None = None) -> Columns:
 
 
 def _block_columns(runs: Runs, block: Block, previous: Tensor | None) -> Tensor:
-    g, w = block.grads.flatten(2), block.weights.flatten(2)  # (n, runs, elements)
+    w, g = block.flat
     size = g.abs()
     largest = size.amax(2)
     unit = largest.clamp(_INFO.tiny, _INFO.max)  # squares of what vanishes would be zero
@@ -45,7 +45,7 @@ def _block_columns(runs: Runs, block: Block, previous: Tensor | None) -> Tensor:
         torch.linalg.vector_norm(w, dim=2),
     ]
     if previous is not None:
-        columns.append((w - runs.part_of(previous, block).flatten(2)).abs_().mean(2))
+        columns.append((w - runs.part_of(previous, block).view_as(w)).abs_().mean(2))
     return torch.stack(columns)
 
 

@@ -25,6 +25,11 @@ class Block:
     weights: Tensor
     grads: Tensor
 
+    @property
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Both with one axis of elements (n, runs, elements), still views."""
+        return _elements(self.weights), _elements(self.grads)
+
 
 class Runs:
     """K networks of one shape, trained as one.
@@ -93,6 +98,10 @@ class Runs:
         """Returns the block's part of a clone of `flat`, shaped (n, runs, *shape)."""
         start = block.weights.storage_offset()
         return copy_of_flat[start : start + block.weights.numel()].view_as(block.weights)
+
+
+def _elements(tensor: Tensor) -> Tensor:
+    return tensor.view(*tensor.shape[:2], -1)  # a number for each run becomes an axis of one element
 
 
 def _gathered(parameters: dict[str, nn.Parameter]) -> tuple[Tensor, Tensor, tuple[Block, ...]]:

@@ -16,7 +16,7 @@ from evengrad.cli.options import AsJson, Device, Output, console_of, writable
 
 if TYPE_CHECKING:
     from evengrad.lab.result import StudyResult
-    from evengrad.lab.running import Progress
+    from evengrad.lab.running import Plan, Progress
 
 commands = typer.Typer(
     help="Compare models, activations, initialisers, depths … over seeds: declared, resumable, run once.", no_args_is_help=True
@@ -61,7 +61,7 @@ def run(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUES", help="Change a factor, such as depth=1,2,5; may be repeated.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds an arm.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; else one a core, or one for --quick or a device.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; else one a core, or one for --quick or on a GPU.")] = None,
     chunk: Annotated[int | None, typer.Option(min=1, help="Networks trained as one, where the study does that.")] = None,
     device: Device = None,
     store: Folder = None,
@@ -78,7 +78,7 @@ def run(
     given = {"seeds": seeds, "chunk": chunk, "device": device}
     plan = Plan(kind, parse(kind, set_ or []) | {k: v for k, v in given.items() if v is not None})
     with _told(quiet=json) as tell:
-        result = plan.run(quick=quick, resume=resume, workers=workers or _workers(quick, device), store=store, progress=tell)
+        result = plan.run(quick=quick, resume=resume, workers=workers or _workers(plan, quick), store=store, progress=tell)
     _show(result, json, output)
 
 
@@ -155,8 +155,8 @@ def _pages(output: Path | None) -> None:
         panels()
 
 
-def _workers(quick: bool, device: str | None) -> int:
-    if quick or device is not None:
+def _workers(plan: Plan, quick: bool) -> int:
+    if quick or not getattr(plan.study(quick=quick), "device", "cpu").startswith("cpu"):
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

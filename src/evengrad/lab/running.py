@@ -53,6 +53,10 @@ class Plan:
     kind: type[Study]
     factors: Mapping[str, Any]
 
+    def study(self, *, quick: bool = False) -> Study:
+        """Returns the study that is run, with its factors."""
+        return build(self.kind, self.factors, quick=quick)
+
     def run(
         self,
         *,
@@ -79,7 +83,7 @@ class Plan:
         """
         if workers < 1:
             raise InputError(f"workers must be at least 1; got {workers}")
-        study, started = build(self.kind, self.factors, quick=quick), time.perf_counter()
+        study, started = self.study(quick=quick), time.perf_counter()
         chunks = _chunks(study)
         keys = {_key(cell): address(study, cell, len(chunk), place) for chunk in chunks for place, cell in enumerate(chunk)}
         teller = _Teller(progress, len(keys))

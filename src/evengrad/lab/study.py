@@ -206,20 +206,27 @@ class Study(ABC):
         return None
 
 
+def present_device() -> str:
+    """Returns `cuda` where there is one, else `cpu`."""
+    from torch import cuda
+
+    return "cuda" if cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingStudy(Study):
     """A study in which every cell is one training: networks of one shape are trained together, `chunk` at a time.
 
     Attributes:
         chunk: Number of networks that are trained as one; part of a row's address, since it decides about rounding.
-        device: Device to train on, such as `cpu` or `cuda`.
+        device: Device to train on; `cuda` where there is one, else `cpu`.
         keep: Whether `extra` needs the trained networks (`trained.network`).
     """
 
     keep: ClassVar[bool] = False
 
     chunk: int = 64
-    device: str = "cpu"
+    device: str = field(default_factory=present_device)
 
     @abstractmethod
     def job(self, arm: Arm, seed: int) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from evengrad.errors import EvengradError, InputError, unknown
@@ -11,7 +12,7 @@ from evengrad.lab.result import StudyResult
 from evengrad.lab.rows import Run, Store
 from evengrad.lab.running import find
 from evengrad.lab.studies import discovered
-from evengrad.lab.study import Rows, Study
+from evengrad.lab.study import Rows, Study, canonical
 
 
 def recall(reference: str, store: str | Path | None = None) -> StudyResult:
@@ -37,11 +38,11 @@ def recall(reference: str, store: str | Path | None = None) -> StudyResult:
 
 
 def last_full(store: Store) -> list[StudyResult]:
-    """Returns the last run of every study in its full size, by the studies' numbers."""
+    """Returns a run of every study in its full size, by the studies' numbers: the last of those that computed most themselves."""
     found = []
     for kind in sorted(discovered().values(), key=number_of):
-        runs = [run for run in store.runs(kind.name) if not run.file and run.fields == _as_json(kind())]
-        found += [restored(run, store) for run in runs[-1:]]
+        runs = [run for run in store.runs(kind.name) if not run.file and _sizes(run.fields) == _sizes(vars(kind()))]
+        found += [restored(run, store) for run in sorted(runs, key=lambda run: run.computed)[-1:]]
     return found
 
 
@@ -75,5 +76,5 @@ def _no_run(name: str, kept: Store) -> InputError:
     return InputError(f"there is no finished run of {name!r} in {str(kept.path)!r}. To run it: evengrad study run {name}")
 
 
-def _as_json(study: Study) -> dict[str, object]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(study).items()}
+def _sizes(fields: Mapping[str, object]) -> str:
+    return canonical({name: value for name, value in fields.items() if name not in {"chunk", "device"}})

@@ -1,0 +1,250 @@
+"""S14: ten thousand layers without batch norm, three ways that train and four that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from evengrad.errors import unknown
+from evengrad.lab import figures
+from evengrad.lab.data import load
+from evengrad.lab.deep import DeepNet, DeepRun, FixupBlocks, Layers, TanhConv, TanhLinear, centred, train
+from evengrad.lab.study import Arm, Cell, Floats, Row, Rows, Study
+from evengrad.report.numbers import number, percent, plural
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DRAWN = 200  # layers in a picture
+_BESIDE = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+_SIGNALS = {
+    "out_spread": "spread over samples after the layer",
+    "grad_rms": "RMS of the weights' gradient",
+    "grad_out_norm": "gradient norm of a sample at the output",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A way to build and train a very deep network.
+
+    Attributes:
+        words: What it is.
+        layers: (width, channels) -> kind of layer.
+        lr_falls: Whether the learning rate is divided by the depth.
+        recompute: Whether states are computed twice rather than held.
+    """
+
+    words: str
+    layers: Callable[[int, int], Layers]
+    lr_falls: bool = True
+    recompute: bool = False
+
+
+RECIPES = {
+    "tanh": Recipe(words="plain tanh, orthogonal", layers=lambda width, _: TanhLinear(width=width)),
+    "conv": Recipe(words="tanh CNN, delta-orthogonal", layers=lambda _, channels: TanhConv(channels=channels), recompute=True),
+    "fixup": Recipe(words="residual, Fixup", layers=lambda width, _: FixupBlocks(width=width), lr_falls=False),
+    "gaussian": Recipe(words="plain tanh, Gaussian of variance 1/width", layers=lambda w, _: TanhLinear(width=w, scheme="lecun_normal")),
+    "glorot": Recipe(words="plain tanh, Glorot uniform", layers=lambda w, _: TanhLinear(width=w, scheme="glorot_uniform")),
+    "default": Recipe(words="plain tanh, torch's default", layers=lambda w, _: TanhLinear(width=w, scheme="default")),
+    "gain_5/3": Recipe(words="plain tanh, orthogonal with gain 5/3", layers=lambda w, _: TanhLinear(width=w, gain=5 / 3)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenThousandLayers(Study):
+    """Networks of 10,000 layers on scikit-learn's digits (1,437 to train on), without batch norm: about five minutes on two cores.
+
+    Encoder and readout are drawn and frozen, and there are no biases: only the deep part learns. The readout is scaled so that the first
+    batch's logits have unit RMS. What failed without it: a readout of its own scale, since 10,000 tanh layers leave a signal of
+    1/sqrt(2 x depth); a rate that does not fall with depth (for Fixup: one that does); trained biases, whose gradients outgrow those of
+    the weights as the signal shrinks; pixels that are not centred, which need twice the steps. Batches of 48 samples are too noisy for
+    these rates with some seeds, larger ones cost more time for hardly fewer steps.
+
+    Attributes:
+        network: Which of `RECIPES`.
+        depth: Weight layers between encoder and readout.
+        width: Units of a fully connected layer.
+        channels: Channels of a convolution, on 4 x 4 positions.
+        steps: Steps of SGD with momentum.
+        batch_size: Samples a step.
+        c: Learning rate times depth, of the networks without skips.
+        fixup_lr: Learning rate of the residual network, at any depth.
+        momentum: Momentum.
+        target: Accuracy that counts as trained: of the last five batches together, and at the end of all training samples.
+        device: Device to train on, such as `cpu` or `cuda`.
+
+    Reference: Pennington, Schoenholz & Ganguli 2017 (dynamical isometry, https://arxiv.org/abs/1711.04735); Xiao et al. 2018 (10,000
+    convolutions, https://arxiv.org/abs/1806.05393); Zhang, Dauphin & Ma 2019 (Fixup, https://arxiv.org/abs/1901.09321).
+    """
+
+    name: ClassVar[str] = "ten-thousand-layers"
+    number: ClassVar[str] = "S14"
+    question: ClassVar[str] = "Can a network of 10,000 layers be trained without batch norm, on two CPU cores, and what does it take?"
+    shown: ClassVar[tuple[str, ...]] = ("steps_to_target", "train_accuracy", "test_accuracy", "signal_depth", "gradient_depth")
+
+    network: tuple[str, ...] = tuple(RECIPES)
+    depth: tuple[int, ...] = (10_000,)
+    width: int = 64
+    channels: int = 16
+    steps: int = 25
+    batch_size: int = 96
+    c: float = 0.2
+    fixup_lr: float = 0.1
+    momentum: float = 0.9
+    target: float = 0.9
+    device: str = "cpu"
+    seeds: int = 3
+
+    @classmethod
+    def quick(cls) -> Self:
+        """60 layers, two seeds, fewer steps."""
+        return cls(depth=(60,), steps=18, seeds=2)
+
+    def arms(self) -> Sequence[Arm]:
+        """Each network at each depth."""
+        return [{"network": network, "depth": depth} for network, depth in product(self.network, self.depth)]
+
+    def compute(self, cells: Sequence[Cell]) -> list[Row]:
+        """Trains one network after the other."""
+        data = centred(load("digits"), self.device)
+        rows = []
+        for cell in cells:
+            recipe, depth = _recipe(cell.arm["network"]), cell.arm["depth"]
+            net = DeepNet(
+                recipe.layers(self.width, self.channels),
+                depth,
+                inputs=data.x_train.shape[1],
+                outputs=len(data.classes),
+                seed=cell.seed,
+                recompute=recipe.recompute,
+                device=self.device,
+            )
+            run = train(
+                net,
+                data,
+                lr=self.c / depth if recipe.lr_falls else self.fixup_lr,
+                momentum=self.momentum,
+                batch_size=self.batch_size,
+                steps=self.steps,
+                target=self.target,
+                seed=cell.seed,
+                record=(0, self.steps - 1),
+            )
+            rows.append(Row(cell.arm, cell.seed, self._values(run, net.layers.deep), _series(run)))
+        return rows
+
+    def memory(self, cells: Sequence[Cell]) -> int:
+        """Weights, their velocity, and the states that are held."""
+        most: int = max(cell.arm["depth"] for cell in cells)
+        weights = max(self.width**2, 9 * self.channels**2)
+        return 4 * most * (2 * weights + self.batch_size * self.width) + 400 * 2**20  # 4 bytes a number; torch and data
+
+    def _values(self, run: DeepRun, deep: int) -> dict[str, float]:
+        spread, slope = run.signals["out_spread"][0], run.signals["grad_out_norm"][0]
+        return {
+            "trained": float(run.steps_to_target > 0 and run.train_accuracy >= self.target),
+            "steps_to_target": run.steps_to_target,
+            "train_accuracy": run.train_accuracy,
+            "test_accuracy": run.test_accuracy,
+            "signal_depth": float(deep * reached(spread)),
+            "gradient_depth": float(deep * reached(slope[::-1])),
+        }
+
+    def answer(self, rows: Rows) -> str:
+        """Which networks train at which depth, and where the others lose signal or gradient."""
+        told = [self._of_depth(depth, rows.where(depth=depth)) for depth in dict.fromkeys(arm["depth"] for arm in rows.arms())]
+        return "\n".join([*told, "Only the layers between a frozen encoder and a frozen readout learn, so this is not the readout's work."])
+
+    def _of_depth(self, depth: int, rows: Rows) -> str:
+        parts = {arm["network"]: own for arm, own in rows.by_arm()}
+        good = sum(own.share("trained", 1) > 0.5 for own in parts.values())
+        head = f"At {depth:,} layers, {good} of {plural(len(parts), 'network')} reach {percent(self.target)} in most seeds."
+        return "\n".join([head, *(f"{RECIPES[name].words}: {self._of_network(own, depth)}." for name, own in parts.items())])
+
+    def _of_network(self, rows: Rows, depth: int) -> str:
+        accuracies = f"training {percent(rows.median('train_accuracy'), 1)}, test {percent(rows.median('test_accuracy'), 1)}"
+        count = f"{int(rows.values('trained').sum())} of {plural(len(rows), 'seed')}"
+        if rows.values("trained").any():
+            first, last = (np.median(rows.series("out_rms")[:, 0, i]) for i in (0, -1))
+            steps = number(rows.median("steps_to_target"))
+            signal = f"the signal goes from an RMS of {number(first)} after the first layer to {number(last)} after the last"
+            return f"{count} in {steps} steps (median), {accuracies}; {signal}, {_gradient(rows)}"
+        return f"{count}, {accuracies}; {_lost(rows, depth)}"
+
+    def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:
+        """Signal and gradient by layer for each depth, and the training."""
+        found: dict[str, Callable[[], Figure]] = {}
+        for depth in dict.fromkeys(arm["depth"] for arm in rows.arms()):
+            own = rows.where(depth=depth)
+            found[f"{depth:,} layers before the first step: a line ends where what it shows is zero or not finite"] = _by_layer(own, 0)
+            found[f"{depth:,} layers at the last step"] = _by_layer(own, -1)
+            found[f"{depth:,} layers: training"] = lambda own=own: self._training(own)  # type: ignore[misc]
+        return found
+
+    def _training(self, rows: Rows) -> Figure:
+        figure, (ax,) = figures.panels()
+        lines = {RECIPES[arm["network"]].words: own.series("accuracy") for arm, own in rows.by_arm()}
+        figures.curves(ax, {name: (np.arange(1, y.shape[1] + 1), y) for name, y in lines.items()})
+        figures.label(ax, x="step", y="accuracy on the step's batch")
+        figures.legend(ax, **_BESIDE)
+        ax.axhline(self.target, color=figures.INK, linestyle=":", linewidth=1)
+        return figure
+
+
+def reached(values: Floats) -> int:
+    """Returns how many layers in a row, from the first on, have a value that is finite and not zero."""
+    alive = np.isfinite(values) & (values != 0)
+    return len(values) if alive.all() else int(np.argmin(alive))
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise unknown("network", name, RECIPES)
+    return RECIPES[name]
+
+
+def _series(run: DeepRun) -> dict[str, Floats]:
+    signals = {name: values.astype(np.float32) for name, values in run.signals.items()}
+    return {"accuracy": run.accuracies, "loss": run.losses, "recorded": np.array(run.recorded), **signals}
+
+
+def _gradient(rows: Rows) -> str:
+    """Says what the weights' gradient is at both ends, before the first step, as the median over seeds."""
+    last, first = (number(float(np.median(rows.series("grad_rms")[:, 0, layer]))) for layer in (-1, 0))
+    return f"the weights' gradient goes from an RMS of {last} in the last layer to {first} in the first"
+
+
+def _lost(rows: Rows, depth: int) -> str:
+    """Says where signal and gradient end."""
+    signal, gradient = int(rows.median("signal_depth")), int(rows.median("gradient_depth"))
+    told = [f"the signal is exactly zero after {signal:,} layers"] if signal < depth else []
+    if gradient < depth:
+        slopes = rows.series("grad_out_norm")[:, 0, 0]
+        kind = "exactly zero" if (slopes == 0).any() else "not finite"
+        told.append(f"the gradient is {kind} from {gradient:,} layers below the output on")
+    return " and ".join(told) or _gradient(rows)
+
+
+def _by_layer(rows: Rows, record: int) -> Callable[[], Figure]:
+    def draw() -> Figure:
+        figure, axes = figures.panels(len(_SIGNALS), columns=2, size=(4.4, 3.0))
+        for ax, (name, words) in zip(axes, _SIGNALS.items(), strict=True):
+            lines = {}
+            for arm, own in rows.by_arm():
+                values = own.series(name)
+                shown = np.unique(np.linspace(0, values.shape[2] - 1, _DRAWN).astype(int))
+                lines[RECIPES[arm["network"]].words] = ((shown + 1) * arm["depth"] / values.shape[2], values[:, record, shown])
+            figures.curves(ax, lines, log=True)
+            figures.label(ax, title=words, x="layer")
+            if ax is not axes[-1] and (named := ax.get_legend()) is not None:
+                named.remove()
+        figures.legend(axes[-1], **_BESIDE)  # the fourth place is empty
+        return figure
+
+    return draw

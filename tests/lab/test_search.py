@@ -22,6 +22,9 @@ from torch.nn import functional as F
 import evengrad as eg
 from evengrad.errors import ForwardError, InputError, UnknownNameError
 from evengrad.lab.data import load
+from evengrad.lab.engine.losses import LOSSES
+from evengrad.lab.engine.runs import Runs
+from evengrad.lab.models.hashing import set_step
 from evengrad.lab.search import Halving, Health, SearchResult, search
 from evengrad.lab.search.arms import Arms
 
@@ -424,3 +427,27 @@ def test_nothing_outside_is_changed() -> None:
     search(held, SPACE, 4, storage="memory")
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == numpy_before
+
+
+@pytest.mark.parametrize(
+    "model", [chain, Functional, lambda: nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))]
+)
+def test_runs_that_are_taken_out_have_their_own_weights_and_gradients(model: Callable[[], nn.Module]) -> None:
+    x, y = circles(32)
+    models = [model() for _ in range(4)]
+    for net in models:
+        net(x)  # norms have something to remember
+    runs, loss = Runs(models), LOSSES["cross_entropy"]
+    set_step(runs.module, torch.arange(4), 3)
+    some = runs.take([2, 0])
+    outputs = runs.gradients(x.expand(4, -1, -1), y.long().expand(4, -1), loss)
+    own = some.gradients(x.expand(2, -1, -1), y.long().expand(2, -1), loss)
+    torch.testing.assert_close(own, outputs[[2, 0]])
+    for name, p in some.module.named_parameters():
+        torch.testing.assert_close(p.grad, runs.module.get_parameter(name).grad[[2, 0]])  # type: ignore[index]
+    kept = runs.flat.clone()
+    some.flat.zero_()
+    assert torch.equal(runs.flat, kept)
+    assert not any(bool(p.any()) for p in some.module.parameters())
+    for name, buffer in runs.take([1]).network(0).named_buffers():
+        assert torch.equal(buffer, runs.network(1).get_buffer(name))

@@ -19,7 +19,7 @@ from evengrad import synthetic
 from evengrad.lab.data import load
 from evengrad.lab.engine.runs import Runs
 from evengrad.lab.search import Halving, Health, SearchResult, search
-from evengrad.lab.search.arms import Arms
+from evengrad.lab.search.arms import layers_of
 from evengrad.lab.search.health import Patient, traces
 from evengrad.recording import trace_of
 from evengrad.rig import Rig
@@ -76,7 +76,7 @@ def test_many_runs_are_measured_together_as_check_measures_one(model: Callable[[
     batch, loss = Batch(*(t[:24] for t in digits())), nn.CrossEntropyLoss()
     before = [p.detach().clone() for m in models for p in m.parameters()]
     runs = Runs(models)
-    layers = Arms(experiment(model)).layers({})
+    layers = layers_of(models[0], batch)
     for one, net in zip(traces(runs, layers, batch, loss, 7), models, strict=True):
         expected = trace_of(Rig(net, None, loss), batch)
         assert one.steps.tolist() == [7]

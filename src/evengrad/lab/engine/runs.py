@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from evengrad.errors import InputError
 from evengrad.lab.engine.chain import Chain
 from evengrad.lab.engine.losses import RunsLoss
-from evengrad.lab.engine.stack import stack, unstack
+from evengrad.lab.engine.stack import stack, taken, unstack
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Runs:
         self.module = stack(modules)
         if device is not None:
             self.module.to(device)
+        self._gather()
+
+    def _gather(self) -> None:
         self.flat, self.grad, self.blocks = _gathered(dict(self.module.named_parameters()))
         recorded = [name for name, p in self.module.named_parameters() if p.dim() > 2]
         self.layers = tuple(name.removesuffix(".weight") for name in recorded)
@@ -89,6 +92,13 @@ class Runs:
         outputs: Tensor = self.module(x)
         outputs.backward(loss.slope(outputs.detach(), y))
         return outputs.detach()
+
+    def take(self, places: Sequence[int]) -> Runs:
+        """Returns the runs at these places, with copies of their weights, as runs of their own."""
+        part = copy.copy(self)
+        part.count, part.module = len(places), taken(self.module, places)
+        part._gather()
+        return part
 
     def network(self, k: int) -> nn.Module:
         """Returns the k-th network as a plain torch module of its own, on the CPU."""

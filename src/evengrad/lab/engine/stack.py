@@ -64,6 +64,17 @@ def unstack(batched: nn.Module, k: int, like: nn.Module) -> nn.Module:
     return single
 
 
+def taken(batched: nn.Module, places: Sequence[int]) -> nn.Module:
+    """Returns a copy of what `stack` returned with these networks only, in this order."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach()[places], requires_grad=p.requires_grad) for p in batched.parameters()}
+    memo |= {id(buffer): buffer[places] for buffer in batched.buffers()}
+    copied: nn.Module = copy.deepcopy(batched, memo)
+    for part in copied.modules():
+        if isinstance(part, MappedRuns):
+            part.runs = len(places)
+    return copied
+
+
 class MappedRuns(nn.Module):
     """A module run for each network apart by `torch.func.vmap`; its parameters, buffers and children have the names that they had."""
 

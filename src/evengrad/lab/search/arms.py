@@ -102,7 +102,7 @@ class Arms:
             found["momentum"] = Range(0.0, 0.98)
         if "weight_decay" in own:
             found["weight_decay"] = Range(0, 0.1, True)
-        if not self.experiment.repairs and any(schemes.plan(layer) for layer in self.layers({})):
+        if not self.experiment.repairs and any(schemes.plan(layer) for layer in layers_of(self.rig.model, self.batch)):
             found |= {"initialiser": Choice(_SCHEMES), "init_scale": Range(0.3, 3.0, True)}
         return found | {"clip_norm": Choice((None, 0.1, 0.3, 1.0, 3.0, 10.0))}
 
@@ -119,27 +119,11 @@ class Arms:
             repairs=(*(p for p in self.experiment.repairs if p.remedy not in given), *clips),
         )
 
-    def layers(self, numbers: Numbers, model: nn.Module | None = None) -> tuple[Layer, ...]:
-        """Returns the rows of the model that these numbers give; looked at once for each set of model arguments."""
-        arguments = {k: v for k, v in numbers.items() if self._is_argument(k)}
-        key = tuple((k, label(v)) for k, v in sorted(arguments.items()))
-        if key not in self._structures:
-            self._structures[key] = self._layers(self.rig.model if model is None else model)
-        return self._structures[key]
-
-    def _layers(self, model: nn.Module) -> tuple[Layer, ...]:
-        where = next(model.parameters()).device
-        inputs = self.batch.to(where).inputs
-        inputs = inputs[:_SHOWN] if isinstance(inputs, Tensor) else inputs
-        with untouched(model, seed=0), torch.no_grad(), (capture := Capture(model)):
-            capture.inputs(inputs)
-            return read_structure(capture, call(model, inputs)).layers
-
     def _model(self, arguments: Numbers, scheme: str, scale: float) -> nn.Module:
         """Does what `patch` says, in the user's own `model`."""
         model = self.experiment.model(**arguments)
         if scheme != AS_BUILT and isinstance(model, nn.Module):
-            plans = [plan for layer in self.layers(arguments, model) if (plan := schemes.plan(layer, scheme))]
+            plans = [plan for layer in self._layers(arguments, model) if (plan := schemes.plan(layer, scheme))]
             schemes.run_plan(model, plans, torch.Generator().manual_seed(int(torch.randint(2**31, ()))))  # as initialize_ does
         if scale != 1.0:
             with torch.no_grad():
@@ -147,6 +131,13 @@ class Arms:
                     if weight.dim() > 1:
                         weight.mul_(scale)
         return model
+
+    def _layers(self, arguments: Numbers, model: nn.Module) -> tuple[Layer, ...]:
+        """The model's rows, looked at once for each set of arguments."""
+        key = tuple((name, label(value)) for name, value in sorted(arguments.items()))
+        if key not in self._structures:
+            self._structures[key] = layers_of(model, self.batch)
+        return self._structures[key]
 
     def patch(self, numbers: Numbers) -> str:
         """Returns what to change in one's own code; lines that start with `-` go, with `+` come. Empty if nothing changes."""
@@ -173,6 +164,15 @@ class Arms:
 
     def _is_argument(self, name: str) -> bool:
         return name in self._arguments and name not in self._reserved
+
+
+def layers_of(model: nn.Module, batch: Batch) -> tuple[Layer, ...]:
+    """Returns the rows of a model, from one call that changes nothing."""
+    inputs = batch.to(next(model.parameters()).device).inputs
+    inputs = inputs[:_SHOWN] if isinstance(inputs, Tensor) else inputs
+    with untouched(model, seed=0), torch.no_grad(), (capture := Capture(model)):
+        capture.inputs(inputs)
+        return read_structure(capture, call(model, inputs)).layers
 
 
 def _arguments(experiment: Experiment) -> dict[str, Any]:

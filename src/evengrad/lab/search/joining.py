@@ -185,11 +185,8 @@ def _structure(model: nn.Module) -> Hashable:
 
 
 def _settings(module: nn.Module) -> Hashable:
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return ()
-    if type(module).__module__.startswith("torch.nn."):
-        return module.extra_repr()
-    own = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    free = {"training", "p"} if isinstance(module, nn.modules.dropout._DropoutNd) else {"training"}
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in free}
     return tuple((name, _comparable(value)) for name, value in own.items())
 
 

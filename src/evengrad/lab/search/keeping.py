@@ -240,7 +240,7 @@ def _summary(data: Any) -> Any:
     if data is None or not isinstance(data, (tuple, list)):
         return _name(data)
     parts = list(tensors_in(tuple(torch.as_tensor(p) if not isinstance(p, torch.Tensor) else p for p in data)))
-    return [[list(t.shape), f"{float(t.detach().double().sum()):.6g}", f"{float(t.detach().double().square().sum()):.6g}"] for t in parts]
+    return [[list(t.shape), f"{float(t.detach().sum(dtype=torch.float64)):.6g}"] for t in parts]
 
 
 def _name(part: Any) -> str:

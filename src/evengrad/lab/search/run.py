@@ -12,11 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from evengrad.errors import EvengradError, InputError, unknown
 from evengrad.lab.search.alone import steps_an_epoch, train_alone
-from evengrad.lab.search.arms import Arms
+from evengrad.lab.search.arms import Arms, layers_of
 from evengrad.lab.search.halving import Halving
 from evengrad.lab.search.health import Health
 from evengrad.lab.search.joining import CannotJoinError, Joined, join
@@ -150,12 +151,12 @@ class _Search:
         self._error: Exception | None = None
 
     def train(self, count: int, sampler: str, total: int) -> None:
-        """Draws so many trials and trains them; a batch in which none can be trained ends the search with its error."""
+        """Draws so many trials and trains them; where none of all so far could be trained, the last error ends the search."""
         maximize = self._experiment.maximize
         known = self._kept.trials()
         drawn = draws(self._axes, known, count, sampler=sampler, seed=self._seed, maximize=maximize, first=self._own)
         groups: dict[Hashable, list[_Trial]] = {}
-        self._total, self._failed = total, 0
+        self._total = total
         for trial in map(self._trial, drawn):
             try:
                 trial.joined = self._joined(trial)
@@ -170,7 +171,7 @@ class _Search:
             apart += self._together(group)
         for trial in apart:
             self._alone(trial)
-        if self._failed == count and self._error is not None:
+        if self._error is not None and all(t.user_attrs["how"] == FAILED for t in self._kept.trials()):
             raise self._error
 
     def result(self, name: str, seconds: float) -> SearchResult:
@@ -214,7 +215,7 @@ class _Search:
     def _together(self, group: list[_Trial]) -> list[_Trial]:
         """Trains trials of one shape; returns those that have to be trained alone after all."""
         joined = [trial.joined for trial in group if trial.joined is not None]
-        layers = self._arms.layers(group[0].numbers, joined[0].rig.model)
+        layers = layers_of(joined[0].rig.model, self._arms.batch)
         size = _fitting(joined[0])
         for start in range(0, len(group), size):
             part = group[start : start + size]
@@ -225,7 +226,10 @@ class _Search:
                     trial.alone = str(why)
                 return group[start:]
             spared = {k for k, trial in enumerate(part) if trial.draws == self._own}
-            runs.train(self._watch, lambda k, end, part=part: self._tell(part[k], end), spared=spared)  # type: ignore[misc]
+            try:
+                runs.train(self._watch, lambda k, end, part=part: self._tell(part[k], end), spared=spared)  # type: ignore[misc]
+            except torch.OutOfMemoryError as error:
+                raise InputError(f"{len(part)} networks do not fit into the device's memory together: give a smaller batch") from error
             if runs.unseen:
                 self._unseen.add(runs.unseen)
         return []
@@ -240,7 +244,7 @@ class _Search:
             self._tell(trial, end)
 
     def _fail(self, trial: _Trial, error: Exception) -> None:
-        self._failed, self._error = self._failed + 1, error
+        self._error = error
         self._tell(trial, End(FAILED, 0, reason=str(error)))
 
     def _tell(self, trial: _Trial, end: End) -> None:

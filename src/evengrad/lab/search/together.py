@@ -17,6 +17,7 @@ from evengrad.lab.search.joining import CannotJoinError, Joined, loss_of
 from evengrad.lab.search.measure import metrics
 from evengrad.lab.search.watch import COMPLETE, DIVERGED, HEALTH, LOSS, End, Tell, Watch
 from evengrad.trace.batch import Batch
+from evengrad.trace.isolation import untouched
 from evengrad.training import Experiment
 from evengrad.types import Layer, Trace
 
@@ -44,13 +45,14 @@ class Together:
         try:
             self._runs = Runs([j.rig.model for j in joined])
             self._runs.module.train()
-            with torch.random.fork_rng(), torch.no_grad():
-                output = self._runs.module(self._spread(batch.inputs))[0]
-                self._loss = loss_of(experiment.loss_fn, output, batch.targets, known=isinstance(experiment.data, (tuple, list)))
-                self._loss.slope(output.expand(self._runs.count, *output.shape).clone(), self._spread(batch.targets))
+            with untouched(self._runs.module, seed=0), torch.no_grad():
+                outputs = self._runs.module(self._spread(batch.inputs))
+                if not isinstance(outputs, Tensor):
+                    raise CannotJoinError("answers with something else than one tensor")
+                self._loss = loss_of(experiment.loss_fn, outputs[0], batch.targets, known=isinstance(experiment.data, (tuple, list)))
+                self._loss.slope(outputs, self._spread(batch.targets))
         except _NOT_MAPPED as error:
             raise CannotJoinError(f"cannot be run as several networks at once ({error})") from error
-        self._runs = Runs([j.rig.model for j in joined])  # norms have counted that pass
         self.unseen = ""
 
     def train(self, watch: Watch, tell: Tell, *, spared: Collection[int] = ()) -> None:
@@ -117,8 +119,7 @@ class Together:
         kept = [k for k in range(len(self._places)) if k not in ends]
         self._places = [self._places[k] for k in kept]
         if kept:
-            self._runs = Runs([self._runs.network(k) for k in kept])
-            self._runs.module.train()
+            self._runs = self._runs.take(kept)
             self._descent.keep(kept)
 
     def _spread(self, tensor: Tensor) -> Tensor:

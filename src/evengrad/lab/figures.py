@@ -124,7 +124,7 @@ def gradients(ax: Axes, steps: Array, values: Array, *, layers: Sequence[str] = 
         return
     count, colors = shown.shape[1], ramp(_DEPTHS)
     names = layers or [f"layer {i + 1}" for i in range(count)]
-    few = {*range(count)} if count <= 6 else {0, count // 2, count - 1}
+    few = {*range(count)} if count <= 3 else {0, count // 2, count - 1}
     for i in range(count):
         marker = "o" if len(steps) == 1 else ""
         ax.plot(steps, shown[:, i], color=colors(i / max(1, count - 1)), linewidth=1.3, marker=marker, label=names[i] if i in few else None)

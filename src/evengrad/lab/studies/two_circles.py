@@ -111,11 +111,11 @@ class TwoCircles(TrainingStudy):
             return ""
         learned = float(np.mean(values >= LEARNED))
         told = f"{network}: {percent(learned)} of {len(values)} seeds learn (median {number(float(np.median(values)))})"
-        if network in _STORIES:
+        if network in _STORIES and self.comparable():
             agree = learned if _STORIES[network] else 1 - learned
             judged = "as most seeds do" if agree >= 0.75 else "luck, as few seeds do" if agree < 0.4 else "as some seeds do"
             told += f"; the published run {'learns' if _STORIES[network] else 'fails'}, {judged}"
-        numbers = [p.number for p in self.published if p.arm["network"] == network and p.value == "train_accuracy"]
+        numbers = [p.number for p in self.comparable() if p.arm["network"] == network and p.value == "train_accuracy"]
         return told + "".join(f" ({number(n)}; {verdict(n, values)})" for n in numbers) + "."
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:
@@ -142,7 +142,7 @@ def parsed(network: str, width: int) -> MLP:
 
 def _seeds(study: TwoCircles, rows: Rows) -> Figure:
     figure, (ax,) = figures.panels()
-    published = {p.arm["network"]: p.number for p in study.published if p.value == "test_accuracy"}
+    published = {p.arm["network"]: p.number for p in study.comparable() if p.value == "test_accuracy"}
     figures.distributions(ax, {n: rows.where(network=n).values("test_accuracy") for n in study.network}, published=published)
     figures.label(ax, x="test accuracy")
     return figure

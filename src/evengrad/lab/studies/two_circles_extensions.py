@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING, ClassVar, Self
+from itertools import product, zip_longest
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from evengrad.lab import figures
 from evengrad.lab.engine.optimizers import SGD, Adam
@@ -19,6 +20,8 @@ from evengrad.report.numbers import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +104,7 @@ class TwoCirclesExtensions(TrainingStudy):
         """The largest depth up to which half of the seeds or more learn at every depth."""
         reached = 0
         for depth in sorted(self.depth):
-            values = rows.where(depth=depth).values("train_accuracy")
-            if not len(values) or np.mean(values >= LEARNED) < 0.5:
+            if not rows.where(depth=depth).share("train_accuracy", LEARNED) >= 0.5:
                 break
             reached = depth
         return str(reached) if reached else f"under {min(self.depth)}"
@@ -119,9 +121,7 @@ class TwoCirclesExtensions(TrainingStudy):
         figure, axes = figures.panels(len(self.initialiser), columns=2, size=(4.2, 3.6))
         for ax, start in zip(axes, self.initialiser, strict=True):
             own = rows.where(initialiser=start, optimizer="SGD", activation="tanh")
-            share = [
-                [float(np.mean(own.where(depth=d, width=w).values("train_accuracy") >= LEARNED)) for w in self.width] for d in self.depth
-            ]
+            share = [[own.where(depth=d, width=w).share("train_accuracy", LEARNED) for w in self.width] for d in self.depth]
             figures.heatmap(ax, np.array(share), rows=self.depth, columns=self.width, low=0, high=1)
             figures.label(ax, title=start, x="units a layer", y="hidden layers")
         return figure
@@ -129,16 +129,19 @@ class TwoCirclesExtensions(TrainingStudy):
     def _depths(self, rows: Rows) -> Figure:
         figure, (ax,) = figures.panels()
         own = rows.where(width=min(self.width), optimizer="SGD", activation="tanh")
-        arms = {start: [own.where(initialiser=start, depth=d).values("test_accuracy") for d in self.depth] for start in self.initialiser}
-        figures.curves(ax, {start: (np.array(self.depth), np.stack(values, axis=1)) for start, values in arms.items()})
+        lines: dict[str, tuple[Array, Array]] = {}
+        for start in self.initialiser:
+            known = [own.where(initialiser=start, depth=d).values("test_accuracy") for d in self.depth]
+            lines[start] = np.array(self.depth), np.array(list(zip_longest(*known, fillvalue=np.nan)))  # (seeds, depths)
+        figures.curves(ax, lines)
         figures.label(ax, x="hidden layers", y="test accuracy")
         return figure
 
     def _changes(self, rows: Rows) -> Figure:
         at = rows.where(depth=self._deep, width=min(self.width))
         arms = [arm for arm in at.arms() if len(at.where(**arm).series("weight_change"))]
-        figure, axes = figures.panels(len(arms))
-        for ax, arm in zip(axes, arms, strict=True):
+        figure, axes = figures.panels(max(1, len(arms)))
+        for ax, arm in zip(axes, arms, strict=False):  # one empty panel where none was recorded
             own = at.where(**arm)
             figures.gradients(ax, own.series("record_steps")[0][1:], own.series("weight_change")[:, 1:])
             figures.label(ax, title=_named(arm), x="step", y="mean |change of a weight|")
@@ -154,8 +157,7 @@ def _named(arm: Arm) -> str:
 
 
 def _share(rows: Rows) -> str:
-    values = rows.values("train_accuracy")
-    return f"{percent(float(np.mean(values >= LEARNED)))} of {len(values)} seeds (median {number(float(np.median(values)))})"
+    return f"{percent(rows.share('train_accuracy', LEARNED))} of {len(rows)} seeds (median {number(rows.median('train_accuracy'))})"
 
 
 def _changes(rows: Rows) -> str:

@@ -152,7 +152,7 @@ def test_networks_whose_gradients_cannot_be_mapped_train_on_unseen() -> None:
 
     result = search(experiment(lambda: nn.Sequential(deep(), Odd())), {"lr": (0.01, 0.1, "log")}, 3, halving=None, storage="memory")
     assert result.ends == {"complete": 3}
-    assert "their gradients by layer could not be seen" in result.notes[0]
+    assert "gradients by layer could not be seen" in result.notes[0]
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40), st.floats(0.05, 1.0), st.booleans())

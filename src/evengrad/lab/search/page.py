@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evengrad.lab import page as pages
 from evengrad.lab.pictures import picture
 from evengrad.lab.search.result import SearchResult
 from evengrad.lab.search.table import account, table, verdict
+from evengrad.lab.sheet import figure, page, put, section
 from evengrad.report.markup import Markup, el, prose
 from evengrad.report.numbers import plural, seconds
 
@@ -15,7 +15,7 @@ from evengrad.report.numbers import plural, seconds
 def write(result: SearchResult, path: str | Path) -> Path:
     """Writes the page, whole or not at all, and returns its path."""
     target = Path(path)
-    pages._put(target, render(result).encode("utf-8", "replace"))
+    put(target, render(result).encode("utf-8", "replace"))
     return target
 
 
@@ -27,11 +27,11 @@ def render(result: SearchResult) -> str:
         el("h1", title),
         el("p", f"{plural(len(result.trials), 'trial')}, seed {result.seed}, {seconds(result.seconds)}", class_="meta"),
         el("section", el("div", *said), class_="verdict"),
-        *pages._section("What to change", el("pre", result.patch or "nothing")),
-        *pages._section("Best trials", _table(result)),
-        *pages._section("Pictures", *(pages._html_picture(picture(caption, draw())) for caption, draw in result.figures.items())),
+        *section("What to change", el("pre", result.patch or "nothing")),
+        *section("Best trials", _table(result)),
+        *section("Pictures", *(figure(picture(caption, draw())) for caption, draw in result.figures.items())),
     ]
-    return pages._page(f"{title} · evengrad", el("main", *parts))
+    return page(f"{title} · evengrad", el("main", *parts))
 
 
 def _table(result: SearchResult) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -167,8 +168,10 @@ class _Search:
                 continue
             groups.setdefault(trial.joined and trial.joined.shape, []).append(trial)
         apart = groups.pop(None, [])
-        for group in groups.values():
-            apart += self._together(group)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)  # of vmap, run by run
+            for group in groups.values():
+                apart += self._together(group)
         for trial in apart:
             self._alone(trial)
         if self._error is not None and all(t.user_attrs["how"] == FAILED for t in self._kept.trials()):
@@ -257,7 +260,7 @@ class _Search:
     def _notes(self, tried: tuple[Tried, ...]) -> Iterator[str]:
         for why, count in Counter(t.alone for t in tried if t.alone).items():
             yield f"{count} of {len(tried)} trials were trained one at a time, since the experiment {why}"
-        dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in self._arms.rig.model.modules())
+        dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in self._arms.rig.model.modules())
         if dropout and any(not t.alone for t in tried):
             yield "trials that were trained together had dropout masks of their own: eg.train draws others"
 

@@ -52,7 +52,7 @@ class Together:
                 self._loss = loss_of(experiment.loss_fn, outputs[0], batch.targets, known=isinstance(experiment.data, (tuple, list)))
                 self._loss.slope(outputs, self._spread(batch.targets))
         except _NOT_MAPPED as error:
-            raise CannotJoinError(f"cannot be run as several networks at once ({error})") from error
+            raise CannotJoinError(f"cannot be run as several networks at once ({_short(error)})") from error
         self.unseen = ""
 
     def train(self, watch: Watch, tell: Tell, *, spared: Collection[int] = ()) -> None:
@@ -97,7 +97,7 @@ class Together:
         try:
             return traces(self._runs, self._layers, batch, self._experiment.loss_fn, step)
         except _NOT_MAPPED as error:
-            self.unseen = f"their gradients by layer could not be seen ({error})"
+            self.unseen = f"gradients by layer could not be seen, so health stopped nobody ({_short(error)})"
             return []
 
     def _compared(self, watch: Watch, epoch: int) -> list[str | None]:
@@ -124,6 +124,11 @@ class Together:
 
     def _spread(self, tensor: Tensor) -> Tensor:
         return tensor.expand(self._runs.count, *tensor.shape)
+
+
+def _short(error: BaseException) -> str:
+    """What torch said, without advice that is for callers of the engine."""
+    return str(error.__cause__ or error).splitlines()[0].rstrip(".")
 
 
 def _ended(metric: float, steps: int) -> End:

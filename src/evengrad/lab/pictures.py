@@ -49,7 +49,7 @@ def picture(caption: str, figure: Figure) -> Picture:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}):  # text stays text; ids do not change from run to run
         for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
             out = io.BytesIO()
-            figure.savefig(out, format=kind, dpi=144, metadata=metadata)
+            figure.savefig(out, format=kind, dpi=100, metadata=metadata)
             files[kind] = out.getvalue()
     kind = min(files, key=lambda k: len(files[k]))
     return Picture(caption, kind, files[kind], round(96 * figure.get_figwidth()))

@@ -181,7 +181,7 @@ class Study(ABC):
 
     @abstractmethod
     def answer(self, rows: Rows) -> str:
-        """Answers the question in words, with the measured numbers; any part of the arms may be missing."""
+        """Answers the question in words, with the measured numbers: in short on the first line; any part of the arms may be missing."""
 
     @abstractmethod
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:

@@ -102,17 +102,26 @@ class TwoCircles(TrainingStudy):
         return {"first_gradient": start[0], "gradient_ratio": start[0] / last if last else np.nan}, {}
 
     def answer(self, rows: Rows) -> str:
-        """Says of each network how many seeds learn, and whether the published single run was luck."""
-        told = [self._of(network, rows.where(network=network).values("train_accuracy")) for network in self.network]
-        return " ".join([f"To learn is to reach a training accuracy of {LEARNED}, which no straight line does.", *filter(None, told)])
+        """Which published stories are luck; then for each network how many seeds learn, and where the published run lies."""
+        shares = {n: rows.where(network=n).share("train_accuracy", LEARNED) for n in self.network if rows.where(network=n)}
+        luck = [
+            f"that {n} {'learns' if _STORIES[n] else 'fails'} ({percent(_do(n, s))} of seeds do)"
+            for n, s in shares.items()
+            if self._luck(n, s)
+        ]
+        lead = f"Luck of a single published run: {' and '.join(luck)}" if luck else ""
+        lead = lead or f"A training accuracy of {LEARNED} is reached by " + ", ".join(f"{percent(s)} of {n}" for n, s in shares.items())
+        return "\n".join([f"{lead}.", *(self._of(n, rows.where(network=n).values("train_accuracy")) for n in shares)])
+
+    def _luck(self, network: str, share: float) -> bool:
+        """Whether few seeds do what the published run did."""
+        return bool(self.comparable()) and network in _STORIES and _do(network, share) < 0.4
 
     def _of(self, network: str, values: Array) -> str:
-        if not len(values):
-            return ""
         learned = float(np.mean(values >= LEARNED))
-        told = f"{network}: {percent(learned)} of {len(values)} seeds learn (median {number(float(np.median(values)))})"
+        told = f"{network}: {percent(learned)} of {len(values)} seeds reach {LEARNED} (median {number(float(np.median(values)))})"
         if network in _STORIES and self.comparable():
-            agree = learned if _STORIES[network] else 1 - learned
+            agree = _do(network, learned)
             judged = "as most seeds do" if agree >= 0.75 else "luck, as few seeds do" if agree < 0.4 else "as some seeds do"
             told += f"; the published run {'learns' if _STORIES[network] else 'fails'}, {judged}"
         numbers = [p.number for p in self.comparable() if p.arm["network"] == network and p.value == "train_accuracy"]
@@ -138,6 +147,11 @@ def parsed(network: str, width: int) -> MLP:
         case [depth, activation, initialiser] if depth.isdigit():
             return MLP(inputs=2, outputs=1, depth=int(depth), width=width, activation=activation, initialiser=initialiser)
     raise InputError(f"a network is written as hidden layers, activation, initialiser, such as '5 relu he_uniform'; got {network!r}")
+
+
+def _do(network: str, learned: float) -> float:
+    """The share of seeds that do what the published run did."""
+    return learned if _STORIES[network] else 1 - learned
 
 
 def _seeds(study: TwoCircles, rows: Rows) -> Figure:

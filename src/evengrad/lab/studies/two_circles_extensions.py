@@ -91,14 +91,14 @@ class TwoCirclesExtensions(TrainingStudy):
         """One sentence an extension."""
         deep, narrow = self._deep, min(self.width)
         at = rows.where(depth=deep, width=narrow)
-        told = [f"At {deep} layers of {narrow} units a training accuracy of {LEARNED} is reached in:"]
-        told += ["; ".join(f"{_named(arm)} {_share(at.where(**arm))}" for arm in at.arms()) + "."]
+        told = [f"At {deep} layers of {narrow} units a training accuracy of {LEARNED} is reached by "]
+        told[0] += "; ".join(f"{_named(arm)} in {_share(at.where(**arm))}" for arm in at.arms()) + "."
         changes = [f"{_named(arm)} {_changes(at.where(**arm))}" for arm in at.arms() if len(at.where(**arm).series("weight_change"))]
         told += ["Mean change of a weight over training, first and last layer: " + "; ".join(changes) + "."] if changes else []
         for start in self.initialiser:
             reach = [f"{self._deepest(rows.where(initialiser=start, width=w, optimizer='SGD'))} at width {w}" for w in self.width]
             told.append(f"Tanh, {start}: half of the seeds or more learn down to a depth of " + ", ".join(reach) + ".")
-        return " ".join(told)
+        return "\n".join(told)
 
     def _deepest(self, rows: Rows) -> str:
         """The largest depth up to which half of the seeds or more learn at every depth."""

@@ -87,6 +87,30 @@ def test_curves_and_records_have_the_lengths_that_were_asked_for() -> None:
     assert 0 <= bare.values["test_accuracy"] <= 1
 
 
+def test_evaluations_can_look_at_the_first_samples_only() -> None:
+    data, split = Data(name="two_circles", validation=0.2), load("two_circles")
+    (done,) = run_jobs([job(data=data, seed=2, evaluate_samples=30)], keep=True)
+    right = (done.network(split.x_train)[:, 0] > 0) == (split.y_train == 1)
+    train, held = data.parts(split, 2)
+    assert done.values["train_accuracy"] == pytest.approx(float(right[train[:30]].float().mean()))
+    assert done.values["val_accuracy"] == done.series["val_accuracy"][-1] == pytest.approx(float(right[held[:30]].float().mean()))
+    answers = (done.network(split.x_test)[:, 0] > 0) == (split.y_test == 1)
+    assert done.values["test_accuracy"] == pytest.approx(float(answers.float().mean()))  # all of them
+    (other,) = run_jobs([job(seed=2, evaluate_samples=30)])
+    assert other.series["test_accuracy"][-1] * 30 == pytest.approx(round(other.series["test_accuracy"][-1] * 30))
+    with pytest.raises(InputError, match="evaluate_samples must be at least 1"):
+        job(evaluate_samples=0)
+
+
+def test_images_are_evaluated_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(nn.functional, "conv2d", lambda x, *rest, of=nn.functional.conv2d: (seen.append(len(x)), of(x, *rest))[1])
+    net = CNN(inputs=(1, 28, 28), outputs=10, channels=(2,), dense=0)
+    run_jobs([job(net=net, data=Data(name="fashion_mnist", options=(("flat", False),), samples=200), epochs=1, evaluate_every=0)])
+    assert max(seen) == 128
+    assert sum(seen[-8:]) == 1000  # the test set
+
+
 def test_validation_is_held_out_by_share_or_fold_and_watched() -> None:
     folds = [job(data=Data(name="two_circles", fold=(i, 5)), seed=1, record=0) for i in range(5)]
     assert len(chunks(folds)) == 1

@@ -85,6 +85,7 @@ class Job:
         target: Accuracy whose first evaluation is returned as `steps_to_target`; None for none.
         evaluate_every: Epochs between evaluations on validation samples (on test samples where there are none); 0 for none.
         evaluate_steps: Steps between them, in place of epochs, where above 0.
+        evaluate_samples: Evaluate on the first so many samples of a set only, but for the test set at the end; None for all.
         record: Epochs between records of gradients by layer; 0 for none.
         record_steps: Steps between them, in place of epochs, where above 0.
         signals: Record forward spread, gradient by sample, zero and dead shares too.
@@ -105,6 +106,7 @@ class Job:
     target: float | None = None
     evaluate_every: int = 1
     evaluate_steps: int = 0
+    evaluate_samples: int | None = None
     record: int = 1
     record_steps: int = 0
     signals: bool = False
@@ -114,6 +116,8 @@ class Job:
         for name in ("epochs", "batch_size"):
             if (value := getattr(self, name)) < 1:
                 raise InputError(f"a job's {name} must be at least 1; got {value}")
+        if self.evaluate_samples is not None and self.evaluate_samples < 1:
+            raise InputError(f"a job's evaluate_samples must be at least 1, or None for all; got {self.evaluate_samples}")
         if self.patience is not None and not (self.data.validation or self.data.fold):
             raise InputError("early stopping (patience) needs validation samples: give Data a validation share or a fold")
 
@@ -134,6 +138,7 @@ class Job:
             "patience",
             "evaluate_every",
             "evaluate_steps",
+            "evaluate_samples",
             "record",
             "record_steps",
             "signals",

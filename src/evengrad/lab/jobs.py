@@ -118,9 +118,9 @@ def _train(jobs: Sequence[Job], device: str, keep: bool) -> list[Trained]:
         outputs = runs.module(train.x[:2].expand(count, -1, *train.x.shape[1:])).shape[-1]
     loss = runs_loss(first.loss, train.y, outputs)
     boundaries = Boundaries.of([job.boundary for job in jobs], train.x)
-    watched = test if validation is None else validation
+    watched = (test if validation is None else validation).first(first.evaluate_samples)
     history = fit(runs, train, _plan(jobs, loss, train.count), validation=watched, probe=boundaries)
-    ends = {"train_": train, "test_": test} | ({} if validation is None else {"val_": validation})
+    ends = {"train_": train.first(first.evaluate_samples), "test_": test} | ({} if validation is None else {"val_": watched})
     final: dict[str, Array] = {}
     for prefix, samples in ends.items():
         final |= {name: value.double().cpu().numpy() for name, value in evaluate(runs, samples, loss, prefix).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from evengrad.lab.engine.losses import RunsLoss
 from evengrad.lab.engine.optimizers import Optimizer
 
 Array = npt.NDArray[np.floating]
-_PART = 512  # samples that are evaluated at once
+PART = 512  # samples that are evaluated at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,19 @@ class Samples:
         flat = chosen.reshape(-1)
         return tuple(t.index_select(0, flat).view(runs, -1, *t.shape[1:]) for t in (self.x, self.y))  # type: ignore[return-value]
 
-    def parts(self, runs: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields all samples of every run, some hundred at a time; nothing is copied where all runs share them."""
-        for start in range(0, self.count, _PART):
+    def first(self, count: int | None) -> Samples:
+        """Returns the first so many samples of each run, all of them for None."""
+        if self.index is not None:
+            return replace(self, index=self.index[:, :count])
+        return replace(self, x=self.x[:count], y=self.y[:count])
+
+    def parts(self, runs: int, size: int = PART) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields all samples of every run, `size` at a time; nothing is copied where all runs share them."""
+        for start in range(0, self.count, size):
             if self.index is None:
-                yield tuple(t[start : start + _PART].expand(runs, -1, *t.shape[1:]) for t in (self.x, self.y))  # type: ignore[misc]
+                yield tuple(t[start : start + size].expand(runs, -1, *t.shape[1:]) for t in (self.x, self.y))  # type: ignore[misc]
             else:
-                width = min(_PART, self.count - start)
+                width = min(size, self.count - start)
                 yield self.batch(runs, torch.arange(start, start + width, device=self.x.device).expand(runs, -1))
 
 

@@ -30,7 +30,11 @@ def test_runs_the_tutorials_numbers() -> None:
             [0.5, 0.5, 0.5, 0.5, 0.8],
             "20% of 5 seeds reach 0.75 (median 0.5); the published run learns, luck, as few seeds do",
         ),
-        ("15 relu he_uniform", [0.8, 0.8, 0.8, 0.8, 0.5], "80% of 5 seeds reach 0.75 (median 0.8); the published run learns, as most seeds do"),
+        (
+            "15 relu he_uniform",
+            [0.8, 0.8, 0.8, 0.8, 0.5],
+            "80% of 5 seeds reach 0.75 (median 0.8); the published run learns, as most seeds do",
+        ),
         ("5 tanh uniform_01", [0.5, 0.8], "50% of 2 seeds reach 0.75 (median 0.65); the published run fails, as some seeds do (0.53; "),
         ("10 relu he_uniform", [0.5], "10 relu he_uniform: 0% of 1 seeds reach 0.75 (median 0.5)."),
     ],

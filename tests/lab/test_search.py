@@ -70,18 +70,18 @@ def experiment(model: Callable[[], nn.Module] = chain, **changes: Any) -> eg.Exp
 
 
 def assert_as_trained_alone(result: SearchResult) -> None:
-    """Products of one matrix and of many round differently: 1e-7 at a time, which these short trainings multiply by thousands at most."""
+    """Products of one matrix and of many round differently: 1e-7 at a time, which these short trainings multiply by hundreds at most."""
     arms = Arms(result.original, result.seed)
     for one in result.trials:
         expected = eg.train(arms.apply(one.numbers), seed=result.seed)
-        assert one.metric == pytest.approx(expected.metric, rel=1e-3, nan_ok=True), one
+        assert one.metric == pytest.approx(expected.metric, rel=1e-4, nan_ok=True), one
         assert one.steps == len(expected.losses)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "space"),
     [
-        (lambda m: torch.optim.SGD(m.parameters(), 0.1), {"lr": (0.01, 1.0, "log"), "momentum": [0.0, 0.9], "clip_norm": [None, 0.3]}),
+        (lambda m: torch.optim.SGD(m.parameters(), 0.1), {"lr": (0.01, 1.0, "log"), "momentum": [0.0, 0.9], "clip_norm": [0.01, 0.03]}),
         (
             lambda m: torch.optim.Adam(m.parameters(), 0.01),
             {"lr": (1e-3, 0.1, "log"), "beta1": (0.5, 0.9), "weight_decay": (0, 0.1, "log")},
@@ -89,7 +89,7 @@ def assert_as_trained_alone(result: SearchResult) -> None:
         (lambda m: torch.optim.AdamW(m.parameters(), 0.01), {"weight_decay": (0.0, 0.3), "beta2": (0.9, 0.99), "init_scale": (0.5, 2.0)}),
         (
             lambda m: torch.optim.RMSprop(m.parameters(), 0.01),
-            {"alpha": (0.8, 0.99), "clip_value": [None, 0.01], "lr": (1e-3, 0.03, "log")},
+            {"alpha": (0.8, 0.99), "clip_value": [1e-3, 1e-2], "lr": (1e-3, 0.03, "log")},
         ),
     ],
 )
@@ -324,6 +324,14 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path)
     assert len(first.trials) == 4
     assert numbers(then) == numbers(whole)
     assert [t.metric for t in then.trials] == pytest.approx([t.metric for t in whole.trials], nan_ok=True)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_every_batch_draws_other_trials(sampler: str) -> None:
+    result = search(experiment(), {"lr": (0.01, 1.0, "log")}, 12, batch=3, sampler=sampler, **FREE)
+    assert len({t.numbers["lr"] for t in result.trials}) > 9
+    other = search(experiment(), {"lr": (0.01, 1.0, "log")}, 12, batch=3, sampler=sampler, seed=1, **FREE)
+    assert numbers(other)[1:] != numbers(result)[1:]
 
 
 def test_all_trials_are_there_already_so_nothing_is_trained(tmp_path: Path) -> None:

@@ -175,6 +175,22 @@ def test_records_the_gradients_of_every_layer_of_every_run() -> None:
                 assert history.columns[column][0][row, k] == pytest.approx(value.item(), rel=1e-4), column
 
 
+def test_a_network_that_is_mapped_over_its_runs_has_no_signals_but_its_gradients() -> None:
+    class Own(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.inner = mlp([2, 4, 1], "tanh", "glorot_normal", seed=seed)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) * x.shape[0] / len(x)  # reads the batch's axis
+
+    x, y = circles()
+    runs = Runs([Own(s) for s in SEEDS])
+    history = fit(runs, Samples(x=x, y=y), plan(epochs=1, record_every=7, signals=True))
+    assert np.isnan(history.columns["out_spread"][0]).all()
+    assert (history.columns["grad_norm"][0] > 0).all()
+
+
 def test_gradients_too_small_for_their_squares_keep_their_norm() -> None:
     from evengrad.lab.engine.record import weight_columns
 

@@ -321,6 +321,7 @@ def test_mode_and_frozen_parameters_stay() -> None:
         (nn.Sequential(nn.ReLU()), nn.Sequential(nn.Tanh()), "0: ReLU.*0: Tanh"),
         (nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU(), nn.ReLU()), "None.*1: ReLU"),
         (nn.Linear(2, 3), nn.Linear(2, 3).double(), "float32.*float64"),
+        (nn.MultiheadAttention(4, 1), nn.MultiheadAttention(4, 2), "num_heads=1.*num_heads=2"),
     ],
 )
 def test_networks_that_differ_are_refused_by_what_differs(first: nn.Module, second: nn.Module, difference: str) -> None:

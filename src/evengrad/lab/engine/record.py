@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evengrad.lab.engine.losses import RunsLoss
 from evengrad.lab.engine.runs import Block, Runs
+from evengrad.lab.engine.stack import MappedRuns
 from evengrad.trace.isolation import untouched
 from evengrad.trace.stats import output_stats, sample_norms
 
@@ -52,7 +53,7 @@ def _block_columns(runs: Runs, block: Block, previous: Tensor | None) -> Tensor:
 def signal_columns(runs: Runs, x: Tensor, y: Tensor, loss: RunsLoss) -> Columns:
     """Returns `out_spread`, `grad_out_norm`, `zero_fraction` and `dead_fraction` of each layer, from one pass that changes nothing.
 
-    Rows that are not called as a module (a recurrent level's hidden weights) stay NaN.
+    Rows that are not called as a module stay NaN: a recurrent level's hidden weights, all of a network that is mapped over its runs.
     """
     outputs: dict[int, Tensor] = {}
     active: dict[int, Tensor] = {}
@@ -70,7 +71,10 @@ def signal_columns(runs: Runs, x: Tensor, y: Tensor, loss: RunsLoss) -> Columns:
             active.setdefault(next(reversed(outputs)), output.detach())
 
     hooks = []
+    mapped = {part for module in runs.module.modules() if isinstance(module, MappedRuns) for part in module.modules()}
     for name, module in runs.module.named_modules():
+        if module in mapped:
+            continue
         if name in rows:
             hooks.append(module.register_forward_hook(on_layer(rows[name])))
         elif type(module).__module__ == "torch.nn.modules.activation":
@@ -78,7 +82,8 @@ def signal_columns(runs: Runs, x: Tensor, y: Tensor, loss: RunsLoss) -> Columns:
     try:
         with torch.enable_grad(), untouched(runs.module):
             found = runs.module(x)
-            slopes = torch.autograd.grad(found, list(outputs.values()), loss.slope(found.detach(), y), allow_unused=True)
+            wanted, given = list(outputs.values()), loss.slope(found.detach(), y)
+            slopes = torch.autograd.grad(found, wanted, given, allow_unused=True) if wanted else ()
     finally:
         for hook in hooks:
             hook.remove()

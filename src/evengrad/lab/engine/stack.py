@@ -179,9 +179,17 @@ def _structure(module: nn.Module) -> list[str]:
     """Every module with its settings and shapes, but for the rates of dropouts; then the parameters, so that sharing shows."""
     found = []
     for name, part in module.named_modules():
-        settings = "" if isinstance(part, _DROPOUTS) else part.extra_repr()
+        settings = "" if isinstance(part, _DROPOUTS) else f"{part.extra_repr()} {_plain(part)}"
         found.append(f"{name or 'network'}: {type(part).__qualname__}({settings})")
     return found + [f"{name}: {tuple(p.shape)} {p.dtype}" for name, p in module.named_parameters()]
+
+
+def _plain(module: nn.Module) -> str:
+    """What a module keeps as plain values, such as an attention's number of heads."""
+    kept = {
+        k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str, tuple)) and not k.startswith("_") and k != "training"
+    }
+    return ", ".join(f"{k}={v}" for k, v in sorted(kept.items()))
 
 
 def _first(tree: Any) -> Any:

@@ -168,8 +168,9 @@ class Optimizers(Study):
     def _of_task(self, task: str, rows: Rows) -> str:
         best = sorted(((own.median("test_accuracy"), arm["optimizer"], own.median("rate")) for arm, own in rows.by_arm()), reverse=True)
         said = ", ".join(f"{name} {percent(accuracy, 1)} (rate {number(rate)})" for accuracy, name, rate in best)
-        spread = float(np.median([np.ptp(own.values("test_accuracy")) for _, own in rows.by_arm()]))
-        between = f"{number(100 * (best[0][0] - best[-1][0]))} points between first and last, {number(100 * spread)} between seeds of one"
+        spread = float(np.median([np.ptp(np.quantile(own.values("test_accuracy"), (0.1, 0.9))) for _, own in rows.by_arm()]))
+        first = f"{number(100 * (best[0][0] - best[-1][0]))} points between first and last"
+        between = f"{first}, {number(100 * spread)} between the 10% and 90% quantile of one optimizer's seeds"
         return f"{task}, median test accuracy after {plural(self.epochs, 'epoch')}: {said}; {between}."
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:

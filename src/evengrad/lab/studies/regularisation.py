@@ -37,7 +37,7 @@ class Regularisation(Study):
 
     Each seed draws its own samples. A cell trains one network a fold on the others' samples; its accuracies are means over folds, and its
     test accuracy is that of the same networks on 2,000 more points. Early stopping looks at the held-out fold, and restores the weights
-    that were best there.
+    that were best there, so that its held-out numbers are a little too good.
 
     Attributes:
         dropout: Share of hidden units dropped.

@@ -21,7 +21,7 @@ def test_the_three_that_should_train_do_so(network: str) -> None:
     assert row.values["trained"] == 1
     assert row.values["steps_to_target"] <= 20
     assert row.values["signal_depth"] == row.values["gradient_depth"] == 100
-    assert "1 of 1 seed in" in study.answer(Rows([row]))
+    assert "1 of 1 seed, training" in study.answer(Rows([row]))
 
 
 def test_the_residual_network_needs_no_other_rate_for_more_layers_and_the_plain_one_a_smaller() -> None:

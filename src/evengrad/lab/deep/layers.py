@@ -112,6 +112,7 @@ class TanhConv(Layers):
         channels: Channels of a state, at least 4.
         scheme: Initialiser, a name of `evengrad.remedies.schemes.SCHEMES`.
         gain: Factor on its standard deviation.
+        scale: Factor on the encoded input.
 
     Reference: Xiao et al. 2018, Dynamical isometry and a mean field theory of CNNs, https://arxiv.org/abs/1806.05393
     """
@@ -119,6 +120,7 @@ class TanhConv(Layers):
     channels: int = 16
     scheme: str = "delta_orthogonal"
     gain: float = 1.0
+    scale: float = 1.0
 
     def draw(self, count: int, generator: torch.Generator) -> Params:
         """Draws layer by layer."""
@@ -128,11 +130,11 @@ class TanhConv(Layers):
         return {"weight": weight}
 
     def encoder(self, inputs: int, generator: torch.Generator) -> nn.Module:
-        """Square images of one channel: each block of 2 x 2 pixels becomes a pixel of 4 channels, which an isometry takes to `channels`."""
+        """Square images: each block of 2 x 2 pixels becomes a position of 4 channels, which `scale` times an isometry takes to `channels`."""
         side = math.isqrt(inputs)
         if side * side != inputs or side % 2:
             raise InputError(f"the convolutional network takes square images with an even side; got {inputs} inputs. Use 8 x 8 = 64")
-        widen = isometry(torch.empty(self.channels, 4, 1, 1), generator)
+        widen = isometry(torch.empty(self.channels, 4, 1, 1), generator) * self.scale
         return nn.Sequential(nn.Unflatten(1, (1, side, side)), nn.PixelUnshuffle(2), convolution(widen))
 
     def forward(self, p: Params, states: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -34,25 +34,33 @@ class Recipe:
 
     Attributes:
         words: What it is.
-        layers: (width, channels) -> kind of layer.
+        layers: The study's sizes and the depth -> kind of layer.
         lr_falls: Whether the learning rate is divided by the depth.
         recompute: Whether states are computed twice rather than held.
     """
 
     words: str
-    layers: Callable[[int, int], Layers]
+    layers: Callable[[TenThousandLayers, int], Layers]
     lr_falls: bool = True
     recompute: bool = False
 
 
+def _plain(words: str, **options: Any) -> Recipe:
+    return Recipe(words=f"plain tanh, {words}", layers=lambda sizes, _: TanhLinear(width=sizes.width, **options))
+
+
 RECIPES = {
-    "tanh": Recipe(words="plain tanh, orthogonal", layers=lambda width, _: TanhLinear(width=width)),
-    "conv": Recipe(words="tanh CNN, delta-orthogonal", layers=lambda _, channels: TanhConv(channels=channels), recompute=True),
-    "fixup": Recipe(words="residual, Fixup", layers=lambda width, _: FixupBlocks(width=width), lr_falls=False),
-    "gaussian": Recipe(words="plain tanh, Gaussian of variance 1/width", layers=lambda w, _: TanhLinear(width=w, scheme="lecun_normal")),
-    "glorot": Recipe(words="plain tanh, Glorot uniform", layers=lambda w, _: TanhLinear(width=w, scheme="glorot_uniform")),
-    "default": Recipe(words="plain tanh, torch's default", layers=lambda w, _: TanhLinear(width=w, scheme="default")),
-    "gain_5/3": Recipe(words="plain tanh, orthogonal with gain 5/3", layers=lambda w, _: TanhLinear(width=w, gain=5 / 3)),
+    "tanh": _plain("orthogonal"),
+    "conv": Recipe(
+        words="tanh CNN, delta-orthogonal",
+        layers=lambda sizes, depth: TanhConv(channels=sizes.channels, scale=sizes.conv_input * (2 * depth) ** -0.5),
+        recompute=True,
+    ),
+    "fixup": Recipe(words="residual, Fixup", layers=lambda sizes, _: FixupBlocks(width=sizes.width), lr_falls=False),
+    "gaussian": _plain("Gaussian of variance 1/width", scheme="lecun_normal"),
+    "glorot": _plain("Glorot uniform", scheme="glorot_uniform"),
+    "default": _plain("torch's default", scheme="default"),
+    "gain_5/3": _plain("orthogonal with gain 5/3", gain=5 / 3),
 }
 
 
@@ -60,11 +68,13 @@ RECIPES = {
 class TenThousandLayers(Study):
     """Networks of 10,000 layers on scikit-learn's digits (1,437 to train on), without batch norm: about five minutes on two cores.
 
-    Encoder and readout are drawn and frozen, and there are no biases: only the deep part learns. The readout is scaled so that the first
-    batch's logits have unit RMS. What failed without it: a readout of its own scale, since 10,000 tanh layers leave a signal of
-    1/sqrt(2 x depth); a rate that does not fall with depth (for Fixup: one that does); trained biases, whose gradients outgrow those of
-    the weights as the signal shrinks; pixels that are not centred, which need twice the steps. Batches of 48 samples are too noisy for
-    these rates with some seeds, larger ones cost more time for hardly fewer steps.
+    Encoder and readout are drawn and frozen, and there are no biases: only the deep part learns. Pixels are centred and all together of
+    unit RMS, the readout is scaled so that the first batch's logits have unit RMS. What failed without it: a readout of its own scale,
+    since tanh layers leave a signal of 1/sqrt(2 x depth) however large it was; a rate that does not fall with depth (for Fixup: one
+    that does); trained biases and scalars, whose gradients outgrow those of the weights; pixels that are not centred, which need half as
+    many steps more. In a delta-orthogonal network nothing mixes positions at first, so that tanh leaves each position the same norm and
+    blows up those at the border, where all digits are alike: at 10,000 layers and unit RMS, 20 steps were too few, which an input near
+    the scale that is left mends. Batches of 48 samples are too noisy for these rates with some seeds.
 
     Attributes:
         network: Which of `RECIPES`.
@@ -74,6 +84,7 @@ class TenThousandLayers(Study):
         steps: Steps of SGD with momentum.
         batch_size: Samples a step.
         c: Learning rate times depth, of the networks without skips.
+        conv_input: RMS of the convolutional network's first state, in units of 1/sqrt(2 x depth).
         fixup_lr: Learning rate of the residual network, at any depth.
         momentum: Momentum.
         target: Accuracy that counts as trained: of the last five batches together, and at the end of all training samples.
@@ -95,6 +106,7 @@ class TenThousandLayers(Study):
     steps: int = 25
     batch_size: int = 96
     c: float = 0.2
+    conv_input: float = 6.0
     fixup_lr: float = 0.1
     momentum: float = 0.9
     target: float = 0.9
@@ -117,7 +129,7 @@ class TenThousandLayers(Study):
         for cell in cells:
             recipe, depth = _recipe(cell.arm["network"]), cell.arm["depth"]
             net = DeepNet(
-                recipe.layers(self.width, self.channels),
+                recipe.layers(self, depth),
                 depth,
                 inputs=data.x_train.shape[1],
                 outputs=len(data.classes),
@@ -162,19 +174,19 @@ class TenThousandLayers(Study):
         return "\n".join([*told, "Only the layers between a frozen encoder and a frozen readout learn, so this is not the readout's work."])
 
     def _of_depth(self, depth: int, rows: Rows) -> str:
-        parts = {arm["network"]: own for arm, own in rows.by_arm()}
-        good = sum(own.share("trained", 1) > 0.5 for own in parts.values())
-        head = f"At {depth:,} layers, {good} of {plural(len(parts), 'network')} reach {percent(self.target)} in most seeds."
-        return "\n".join([head, *(f"{RECIPES[name].words}: {self._of_network(own, depth)}." for name, own in parts.items())])
+        parts = {RECIPES[arm["network"]].words: own for arm, own in rows.by_arm()}
+        good = {words: own.median("steps_to_target") for words, own in parts.items() if own.share("trained", 1) > 0.5}
+        steps = "; ".join(f"{words}, in {number(n)} steps" for words, n in good.items()) or "none"
+        head = f"At {depth:,} layers, {len(good)} of {plural(len(parts), 'network')} reach {percent(self.target)} in most seeds: {steps}."
+        return "\n".join([head, *(f"{words}: {self._of_network(own, depth)}." for words, own in parts.items())])
 
     def _of_network(self, rows: Rows, depth: int) -> str:
         accuracies = f"training {percent(rows.median('train_accuracy'), 1)}, test {percent(rows.median('test_accuracy'), 1)}"
         count = f"{int(rows.values('trained').sum())} of {plural(len(rows), 'seed')}"
         if rows.values("trained").any():
-            first, last = (np.median(rows.series("out_rms")[:, 0, i]) for i in (0, -1))
-            steps = number(rows.median("steps_to_target"))
+            first, last = (float(np.median(rows.series("out_rms")[:, 0, i])) for i in (0, -1))
             signal = f"the signal goes from an RMS of {number(first)} after the first layer to {number(last)} after the last"
-            return f"{count} in {steps} steps (median), {accuracies}; {signal}, {_gradient(rows)}"
+            return f"{count}, {accuracies}; {signal}, {_gradient(rows)}"
         return f"{count}, {accuracies}; {_lost(rows, depth)}"
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:
@@ -242,9 +254,11 @@ def _by_layer(rows: Rows, record: int) -> Callable[[], Figure]:
                 lines[RECIPES[arm["network"]].words] = ((shown + 1) * arm["depth"] / values.shape[2], values[:, record, shown])
             figures.curves(ax, lines, log=True)
             figures.label(ax, title=words, x="layer")
-            if ax is not axes[-1] and (named := ax.get_legend()) is not None:
+            if (named := ax.get_legend()) is not None:
                 named.remove()
-        figures.legend(axes[-1], **_BESIDE)  # the fourth place is empty
+        figures.legend(axes[-1], **_BESIDE)
+        if (named := axes[-1].get_legend()) is not None:
+            named.set_in_layout(False)  # it stands in the fourth place, which is empty
         return figure
 
     return draw

@@ -130,7 +130,7 @@ class TanhConv(Layers):
         return {"weight": weight}
 
     def encoder(self, inputs: int, generator: torch.Generator) -> nn.Module:
-        """Square images: each block of 2 x 2 pixels becomes a position of 4 channels, which `scale` times an isometry takes to `channels`."""
+        """Square images: each block of 2 x 2 pixels becomes 4 channels, which `scale` times an isometry takes to `channels`."""
         side = math.isqrt(inputs)
         if side * side != inputs or side % 2:
             raise InputError(f"the convolutional network takes square images with an even side; got {inputs} inputs. Use 8 x 8 = 64")

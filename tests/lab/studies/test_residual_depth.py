@@ -70,5 +70,5 @@ def test_the_answer_names_the_depths_at_which_most_seeds_train():
 
 def test_the_answer_says_who_diverges_and_how_steep_the_gradient_is():
     rows = Rows([row("skip", 6, 0, 0.5), row("skip", 102, 0, 0.0, diverged=1.0, first_gradient=2e5, gradient_ratio=2.0)])
-    told = "trains at no depth that was tried; at 102 it diverges under every rate, its first layer's gradient starts at 2e5 (0.1 at 6), 2 times"
+    told = "no depth that was tried; at 102 it diverges under every rate, its first layer's gradient starts at 2e5 (0.1 at 6), 2 times"
     assert told in ResidualDepth().answer(rows)

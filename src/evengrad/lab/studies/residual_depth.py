@@ -114,7 +114,8 @@ class ResidualDepth(Study):
         end = "diverges under every rate" if lost > 0.5 else f"reaches {percent(deepest.median('test_accuracy'), 1)} on test samples"
         ratio, started = deepest.median("gradient_ratio"), [number(part.median("first_gradient")) for part in (first, deepest)]
         much = f", {number(ratio)} times the last hidden layer's" if np.isfinite(ratio) else ""
-        return f"{network}: {reach}; at {depths[-1]} it {end}, its first layer's gradient starts at {started[1]} ({started[0]} at {depths[0]}){much}."
+        gradient = f"its first layer's gradient starts at {started[1]} ({started[0]} at {depths[0]}){much}"
+        return f"{network}: {reach}; at {depths[-1]} it {end}, {gradient}."
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:
         """Accuracy and first gradient over depth; gradients of the layers and curves at the greatest depth."""

@@ -244,6 +244,19 @@ def test_stops_early_with_the_best_weights_of_each_run() -> None:
     assert history.steps[-1] < 60 * 2  # all had stopped before the end
 
 
+def test_a_probe_ends_the_training() -> None:
+    x, y = circles()
+    seen: list[tuple[int, int]] = []
+
+    def probe(runs: Runs, epoch: int, step: int) -> bool:
+        seen.append((epoch, step))
+        return epoch == 2
+
+    history = fit(Runs(networks()), Samples(x=x, y=y), plan(epochs=8), probe=probe)
+    assert seen == [(0, 0), (1, 7), (2, 14)]
+    assert history.stopped_at.tolist() == [14, 14, 14]
+
+
 def test_frozen_weights_do_not_learn() -> None:
     x, y = circles()
     runs = Runs(networks())

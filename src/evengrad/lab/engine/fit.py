@@ -17,7 +17,7 @@ from evengrad.lab.engine.runs import Runs
 from evengrad.lab.models.parts import set_step
 from evengrad.training import epoch_order
 
-Probe = Callable[[Runs, int, int], None]
+Probe = Callable[[Runs, int, int], bool | None]
 
 
 def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = None, probe: Probe | None = None) -> History:
@@ -28,7 +28,7 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
         train: What to train on.
         plan: How.
         validation: What evaluations and early stopping look at.
-        probe: `probe(runs, epoch, step)`, called before the first epoch and after each.
+        probe: `probe(runs, epoch, step)`, called before the first epoch and after each; True ends the training.
 
     Returns:
         What was recorded. A run that diverges goes on as NaN and disturbs no other.
@@ -73,8 +73,8 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
                 history.add(history.curves, seen)
                 if keeper is not None and keeper.see(seen["val_loss"], step):
                     break
-        if probe is not None:
-            probe(runs, epoch + 1, step)
+        if probe is not None and probe(runs, epoch + 1, step):
+            break
         if keeper is not None and keeper.over:
             break
     history.stopped_at = np.full(runs.count, step, np.int64) if keeper is None else keeper.restore()

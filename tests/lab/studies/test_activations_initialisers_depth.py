@@ -48,13 +48,14 @@ def test_the_answer_tells_who_goes_deeper_than_the_textbook() -> None:
     answer = STUDY.answer(rows(found | {("relu", "uniform_01"): [0, 0, 1], ("relu", "orthogonal"): [10, 10, 10]}))
     assert "For 1 of 2 activations nothing trains deeper" in answer
     assert "tanh goes deeper with orthogonal than with glorot_normal" in answer
-    assert "tanh trains 50 hidden layers with orthogonal; 20 with glorot_normal." in answer
-    assert "relu trains 10 hidden layers with he_normal, orthogonal; 0 with uniform_01." in answer
+    assert "tanh: 50 with orthogonal; 20 with glorot_normal." in answer
+    assert "relu: 10 with he_normal, orthogonal; 0 with uniform_01." in answer
 
 
 def test_the_answer_holds_without_the_textbook_and_where_nothing_trains() -> None:
     answer = STUDY.answer(rows({("sigmoid", "uniform_01"): [0, 0]}))
-    assert answer == "sigmoid trains 0 hidden layers with uniform_01."
+    assert answer.endswith("sigmoid: 0 with uniform_01.")
+    assert "textbook" not in answer
 
 
 @pytest.mark.parametrize(("measured", "words"), [([10, 20, 5], "not reached by any of 3 seeds"), ([30, 50, 50], "typical: 3 of 3")])

@@ -57,6 +57,7 @@ def test_an_order_that_seeds_overturn_is_told_to_be_unsure() -> None:
     assert "gelu is above relu in 67% of pairs of seeds, so their order is not sure." in answer
     assert "gelu is above sigmoid in 100% of pairs of seeds." in answer
     assert "with sigmoid: 0.1 of it" in answer
+    assert "100% of pairs of seeds, so their order is not sure" in STUDY.answer(rows({"relu": [0.8], "gelu": [0.9]}))
 
 
 def test_the_answer_holds_for_one_activation_that_never_reaches_the_target() -> None:

@@ -120,7 +120,8 @@ class ActivationsInitialisersDepth(Study):
         """How often the textbook's initialiser is the deepest, then every activation's initialisers in the order that was measured."""
         found = {phi: self._deepest(rows.where(activation=phi)) for phi in dict.fromkeys(arm["activation"] for arm in rows.arms())}
         told = [self._of_textbook({phi: own for phi, own in found.items() if textbook(phi) in own})]
-        told += [f"{phi} trains {_listed(own)}." for phi, own in found.items()]
+        told += [f"Hidden layers that train, medians of {plural(self.seeds, 'seed')}."]
+        told += [f"{phi}: {_listed(own)}." for phi, own in found.items()]
         told += [self._of_published(p, rows.where(**p.arm).values(p.value)) for p in self.comparable()]
         return " ".join(sentence for sentence in told if sentence)
 
@@ -199,7 +200,6 @@ def powers(values: Floats) -> Floats:
 
 
 def _listed(depths: Mapping[str, float]) -> str:
-    """`50 hidden layers with orthogonal; 30 with glorot_normal, he_normal; 0 with uniform_01`."""
+    """`50 with orthogonal; 30 with glorot_normal, he_normal; 0 with uniform_01`."""
     alike = {depth: ", ".join(s for s in depths if depths[s] == depth) for depth in depths.values()}
-    first, *rest = [f"{number(depth)} with {starts}" for depth, starts in alike.items()]
-    return "; ".join([first.replace(" with", " hidden layers with", 1), *rest])
+    return "; ".join(f"{number(depth)} with {starts}" for depth, starts in alike.items())

@@ -132,7 +132,7 @@ class SixActivations(TrainingStudy):
 
     def _of_order(self, best: Array, other: Array, first: str, second: str) -> str:
         share = higher(other, best)
-        doubt = "" if share >= 0.9 else ", so their order is not sure"
+        doubt = "" if share >= 0.9 and len(best) > 1 else ", so their order is not sure"
         return f"{first} is above {second} in {percent(share)} of pairs of seeds{doubt}."
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:

@@ -31,7 +31,7 @@ class SixActivations(TrainingStudy):
     """Convolutions of 32 and 64 channels, pool, dropout, 128 dense units, dropout, on Fashion-MNIST; Adam, gradients clipped by value.
 
     The comparison that Hansen 2019 (Activation functions explained) drew on digits from one run each, here from several seeds. Weights
-    are drawn by the initialiser that matches the activation; SELU has alpha dropout. The full size takes 45 minutes on one core, half of
+    are drawn by the initialiser that matches the activation; SELU has alpha dropout. The full size takes 50 minutes on one core, half of
     that with two workers; `full=False` takes the 5,000 images that come along, three seconds an epoch of one network.
 
     Attributes:

@@ -186,6 +186,16 @@ def test_a_signal_below_the_square_root_of_the_smallest_number_is_still_seen() -
     assert np.diff(np.log10(signals["out_rms"][0])) == pytest.approx(np.full(DEPTH - 3, -3), abs=0.05)  # a thousandth a layer
 
 
+def test_a_readout_is_scaled_for_the_faintest_signal_and_left_where_none_arrives() -> None:
+    x = data().x_train
+    faint = DeepNet(TanhLinear(width=12, gain=1e-3), 10, inputs=INPUTS, outputs=CLASSES)
+    faint.scale_readout(x)
+    assert faint.logits(x).square().mean().item() == pytest.approx(1, rel=1e-5)  # float32
+    dead = DeepNet(TanhLinear(width=12, gain=1e-3), 20, inputs=INPUTS, outputs=CLASSES)
+    dead.scale_readout(x)
+    assert (dead.logits(x) == 0).all()
+
+
 def test_states_of_few_layers_are_held_when_they_are_computed_twice() -> None:
     held = []
     for recompute in (False, True):

@@ -68,7 +68,7 @@ class DeepNet:
     @torch.no_grad()
     def scale_readout(self, x: Tensor) -> None:
         """Rescales the readout so that the logits of `x` (batch, inputs) have an RMS of 1; not where no signal arrives."""
-        rms = self.logits(x).square().mean().sqrt()
+        rms = self.logits(x).double().square().mean().sqrt()  # a square of what float32 still holds must not underflow
         if rms > 0:
             self._readout /= rms
 

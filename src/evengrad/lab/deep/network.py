@@ -44,7 +44,7 @@ class DeepNet:
         inputs: int,
         outputs: int,
         seed: int = 0,
-        stretch: int = 100,
+        stretch: int = 25,
         recompute: bool = False,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,

@@ -140,7 +140,7 @@ def test_a_run_that_is_interrupted_ends_its_workers_and_says_how_to_go_on(
     kept = 4 if count == 1 else 5
     wait_for(lambda: _rows_kept() >= kept)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert out.splitlines()[-1] == f"stopped: {kept} of 6 cells are there; run it again, and it goes on from them"
     assert err.count("Traceback") == 1  # the script's own KeyboardInterrupt, none of its workers'
     assert "KeyboardInterrupt" in err
@@ -156,7 +156,7 @@ def test_workers_leave_the_answer_to_ctrl_c_to_the_run(
     for pid in {int(line[3]) for line in computed()}:
         os.kill(pid, signal.SIGINT)
     (tmp_path / "go").touch()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (out.splitlines()[-1], err) == ("finished", "")
 
 

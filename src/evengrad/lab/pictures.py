@@ -1,4 +1,4 @@
-"""matplotlib Figure -> SVG or PNG, whichever is smaller; the same bytes for the same figure."""
+"""matplotlib Figure -> SVG, or PNG where that is much smaller; the same bytes for the same figure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LARGE = 100_000  # bytes up to which a picture stays one that can be scaled
 _KINDS = {"svg": "image/svg+xml", "png": "image/png"}
 
 
@@ -42,7 +43,7 @@ class Picture:
 
 
 def picture(caption: str, figure: Figure) -> Picture:
-    """Returns the figure in the smaller form."""
+    """Returns the figure as SVG, or in the smaller form if that is large."""
     from matplotlib import rc_context
 
     files = {}
@@ -51,5 +52,5 @@ def picture(caption: str, figure: Figure) -> Picture:
             out = io.BytesIO()
             figure.savefig(out, format=kind, dpi=100, metadata=metadata)
             files[kind] = out.getvalue()
-    kind = min(files, key=lambda k: len(files[k]))
+    kind = "svg" if len(files["svg"]) < _LARGE else min(files, key=lambda k: len(files[k]))
     return Picture(caption, kind, files[kind], round(96 * figure.get_figwidth()))

@@ -160,7 +160,8 @@ class FewSamples(Study):
         """What each method gains, for each number of labels; what a pre-trained network is worth; the tutorial's runs."""
         images, blobs = rows.where(task="images"), rows.where(task="blobs")
         told = [self._of_size(images.where(labelled=n), plural(n, "label")) for n in self.labelled]
-        return " ".join(filter(None, [*told, _worth(images), *(self._of_published(blobs, p) for p in self.comparable())]))
+        told = list(filter(None, [*told, _worth(images), *(self._of_published(blobs, p) for p in self.comparable())]))
+        return "\n".join(told) or f"{len(rows)} rows, and none to compare them with: add methods"
 
     def _of_size(self, rows: Rows, labels: str) -> str:
         gains, scratch = _gains(rows), rows.where(method="scratch").median("test_accuracy")

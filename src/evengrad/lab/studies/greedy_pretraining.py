@@ -94,7 +94,7 @@ class GreedyPretraining(Study):
     @classmethod
     def quick(cls) -> Self:
         """One network on digits and blobs, two layers, two seeds."""
-        return cls(network=("sigmoid default",), depth=2, width=16, epochs=1, tuning=1, tutorial_depth=2, tutorial_epochs=2, seeds=2)
+        return cls(network=("sigmoid default",), depth=2, width=16, epochs=1, tuning=1, tutorial_epochs=1, seeds=2)
 
     def __post_init__(self) -> None:
         for kind, names, known in (("task", self.task, TASKS), ("procedure", self.procedure, PROCEDURES)):
@@ -154,7 +154,8 @@ class GreedyPretraining(Study):
                 ends = [f"{p} {number(own.where(procedure=p).median('test_accuracy'))} ({_share(gain)})" for p, gain in gains.items()]
                 once = number(own.where(procedure="at once").median("test_accuracy"))
                 told.append(f"{network} on {task}: {once} at once, grown {', '.join(ends)}.")
-        return " ".join([*_summary(helped), *told, *(self._of_published(rows, p) for p in self.comparable() if len(rows.where(**p.arm)))])
+        told = [" ".join(_summary(helped)), *told, *(self._of_published(rows, p) for p in self.comparable() if len(rows.where(**p.arm)))]
+        return "\n".join(filter(None, told)) or f"{len(rows)} rows, and none to compare them with: add procedures"
 
     @staticmethod
     def _of_published(rows: Rows, p: Published) -> str:

@@ -49,8 +49,8 @@ def test_what_no_network_is_called_is_refused() -> None:
 
 def test_sequences_have_the_length_that_was_asked_for_and_the_answer_at_the_start() -> None:
     for task, features in (("adding", 2), ("recall", 10)):
-        assert sequences(task, 12, 5).x_test.shape == (5, 12, features)
-    recall = sequences("recall", 12, 5)
+        assert sequences(task, 12, 7, 5).x_test.shape == (5, 12, features)
+    recall = sequences("recall", 12, 7, 5)
     assert (recall.x_test[:, 0].argmax(1) == recall.y_test).all()
 
 
@@ -82,11 +82,16 @@ def test_the_published_number_of_sequences_stands_beside_those_that_learn() -> N
 
 def test_learning_is_counted_apart_where_the_first_gradient_vanishes() -> None:
     rows = [row("gru at 0.05", 50, learned=True, ratio=1e-19, end=0.5), row("rnn at 0.001", 50, learned=False, ratio=math.nan)]
-    rows += [row("irnn at 0.0003", 50, learned=False), row("irnn at 0.0003", 100, learned=True, zero=0.5)]
+    rows += [row("irnn at 0.0001", 50, learned=False), row("irnn at 0.0001", 100, learned=True, zero=0.5)]
     answer = RnnLstm().answer(Rows(rows))
     assert "Of 2 runs in which the first 32nd" in answer
     assert "before training, 1 learn (by then it gets 0.5 of it, median); of the other 2, 1." in answer
-    assert "Over 100 steps the gradient there is exactly zero, less than the smallest float, in irnn at 0.0003 (50%)." in answer
+    assert "Over 100 steps the gradient there is exactly zero, less than the smallest float, in irnn at 0.0001 (50%)." in answer
+
+
+def test_an_epoch_may_be_longer_than_the_usual_number_of_sequences() -> None:
+    study = RnnLstm(task=("adding",), length=(2,), network=("rnn at 0.001",), hidden=2, steps=50, batch_size=100, tested=8, seeds=1)
+    assert study.compute(study.cells())[0].series["loss"].shape == (2,)
 
 
 def test_a_run_of_the_study_keeps_what_the_figures_need() -> None:

@@ -42,7 +42,7 @@ LEARNED_LOSS, LEARNED_ACCURACY = 0.05, 0.9
 VANISHED = 1e-6  # of the last part's gradient
 ZEROS = 1e-55  # lower end of the axis: there is room for zeros below the smallest float32, 1e-45
 EPOCH = 50  # steps between looks at the test sequences
-SEQUENCES = 4000
+SEQUENCES = 4000  # to train on; then they come again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class RnnLstm(Study):
         network: Networks as `name at rate`; names are `rnn` (tanh, torch's initialiser), `rnn orthogonal`, `irnn` (ReLU, identity),
             `lstm forget 0`, `lstm forget 1` (its bias) and `gru`.
         hidden: Units.
-        steps: Training steps at most.
+        steps: Training steps at most, in fifties.
         batch_size: Sequences a step.
         tested: Test sequences.
         chunk: Number of networks that are trained as one.
@@ -84,7 +84,7 @@ class RnnLstm(Study):
     task: tuple[str, ...] = TASKS
     length: tuple[int, ...] = (50, 100, 200, 400)
     network: tuple[str, ...] = (
-        *("rnn at 0.001", "rnn orthogonal at 0.001", "irnn at 0.0003"),
+        *("rnn at 0.001", "rnn orthogonal at 0.001", "irnn at 0.0001"),
         *("lstm forget 0 at 0.05", "lstm forget 1 at 0.05", "gru at 0.05"),
     )
     hidden: int = 32
@@ -96,9 +96,9 @@ class RnnLstm(Study):
 
     @classmethod
     def quick(cls) -> Self:
-        """One task, two lengths, three small networks, two seeds, 50 steps."""
+        """One task, two short lengths, three small networks, two seeds, 100 steps."""
         network = ("rnn at 0.001", "rnn orthogonal at 0.001", "lstm forget 1 at 0.05")
-        return cls(task=("recall",), length=(10, 20), network=network, hidden=8, steps=50, batch_size=8, tested=32, seeds=2)
+        return cls(task=("recall",), length=(5, 10), network=network, hidden=8, steps=100, batch_size=8, tested=32, seeds=2)
 
     def __post_init__(self) -> None:
         for task in self.task:
@@ -121,7 +121,8 @@ class RnnLstm(Study):
 
     def compute(self, cells: Sequence[Cell]) -> list[Row]:
         """Trains the cells' networks as one, until all have learned."""
-        task, data = cells[0].arm["task"], sequences(cells[0].arm["task"], cells[0].arm["length"], self.tested)
+        task, part = cells[0].arm["task"], EPOCH * self.batch_size
+        data = sequences(task, cells[0].arm["length"], max(part, SEQUENCES), self.tested)
         inputs, outputs, goal = (2, 1, ("loss", LEARNED_LOSS)) if task == "adding" else (10, 8, ("accuracy", LEARNED_ACCURACY))
         chosen = [parsed(cell.arm["network"]) for cell in cells]
         nets = [Recurrent(inputs=inputs, outputs=outputs, hidden=self.hidden, **options) for options, _ in chosen]
@@ -134,7 +135,7 @@ class RnnLstm(Study):
             batch_size=self.batch_size,
             clips=(Clip(kind="norm", threshold=1.0),) * len(cells),
         )
-        watch = UntilLearned(data, plan.loss, runs.count, part=EPOCH * self.batch_size, goal=goal)
+        watch = UntilLearned(data, plan.loss, runs.count, part=part, goal=goal)
         fit(runs, watch.samples, plan, probe=watch)
         watch.finish(runs)
         return [self._row(cell, watch.epochs[k], *watch.end(k)) for k, cell in enumerate(cells)]
@@ -219,11 +220,11 @@ def parsed(network: str) -> tuple[dict[str, Any], float]:
         raise InputError(f"a network is written as name and learning rate, such as 'gru at 0.05'; got {network!r}") from None
 
 
-def sequences(task: str, length: int, tested: int) -> Split:
-    """Returns the task's data: sequences of `length` steps, which for `recall` are 3 at least."""
+def sequences(task: str, length: int, n: int, tested: int) -> Split:
+    """Returns `n` sequences of `length` steps to train on, and some to test on; those of `recall` have 3 steps at least."""
     if task == "adding":
-        return load("adding", length=length, n=SEQUENCES, n_test=tested)
-    return load("copy_memory", delay=length - 2, length=1, n=SEQUENCES, n_test=tested, every_step=False)
+        return load("adding", length=length, n=n, n_test=tested)
+    return load("copy_memory", delay=length - 2, length=1, n=n, n_test=tested, every_step=False)
 
 
 def _ratio(gradient: Array) -> float:

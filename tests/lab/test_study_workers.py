@@ -79,10 +79,12 @@ def test_a_file_that_changed_under_way_is_noticed(own: Callable[..., Path]) -> N
 
 
 SCRIPT = """
+import signal
 import sys
 import evengrad as eg
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a background job begin deaf to Ctrl-C
     tell = lambda p: print(p.note or p.done, flush=True)
     eg.study(sys.argv[1], fault="hang").run(workers=int(sys.argv[2]), progress=tell)
     print("finished", flush=True)
@@ -140,7 +142,7 @@ def test_a_run_that_is_interrupted_ends_its_workers_and_says_how_to_go_on(
     kept = 4 if count == 1 else 5
     wait_for(lambda: _rows_kept() >= kept)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=120)
     assert out.splitlines()[-1] == f"stopped: {kept} of 6 cells are there; run it again, and it goes on from them"
     assert err.count("Traceback") == 1  # the script's own KeyboardInterrupt, none of its workers'
     assert "KeyboardInterrupt" in err
@@ -156,7 +158,7 @@ def test_workers_leave_the_answer_to_ctrl_c_to_the_run(
     for pid in {int(line[3]) for line in computed()}:
         os.kill(pid, signal.SIGINT)
     (tmp_path / "go").touch()
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=120)
     assert (out.splitlines()[-1], err) == ("finished", "")
 
 

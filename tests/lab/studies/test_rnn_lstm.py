@@ -12,19 +12,10 @@ from evengrad.lab.studies.rnn_lstm import NETWORKS, RnnLstm, parsed, sequences
 from evengrad.lab.study import Row, Rows
 
 
-def row(
-    network: str,
-    length: int,
-    *,
-    learned: bool,
-    ratio: float = 1.0,
-    end: float = 1.0,
-    seed: int = 0,
-    zero: float = 0.0,
-    task: str = "adding",
-) -> Row:
-    values = {"learned": float(learned), "sequences": 9600.0 if learned else math.nan, "gradient_ratio": ratio}
-    return Row({"task": task, "length": length, "network": network}, seed, {**values, "gradient_ratio_end": end, "zero_fraction": zero}, {})
+def row(network: str, length: int, *, learned: bool, seed: int = 0, task: str = "adding", **values: float) -> Row:
+    usual = {"learned": float(learned), "sequences": 9600.0 if learned else math.nan, "gradient_ratio": 1.0, "gradient_ratio_end": 1.0}
+    arm = {"task": task, "length": length, "network": network}
+    return Row(arm, seed, {**usual, "zero_fraction": 0.0, "diverged": 0.0, **values}, {})
 
 
 def test_names_stand_for_cells_initialisers_and_forget_biases() -> None:
@@ -81,12 +72,21 @@ def test_the_published_number_of_sequences_stands_beside_those_that_learn() -> N
 
 
 def test_learning_is_counted_apart_where_the_first_gradient_vanishes() -> None:
-    rows = [row("gru at 0.05", 50, learned=True, ratio=1e-19, end=0.5), row("rnn at 0.001", 50, learned=False, ratio=math.nan)]
-    rows += [row("irnn at 0.0001", 50, learned=False), row("irnn at 0.0001", 100, learned=True, zero=0.5)]
+    rows = [
+        row("gru at 0.05", 50, learned=True, gradient_ratio=1e-19, gradient_ratio_end=0.5),
+        row("rnn at 0.001", 50, learned=False, gradient_ratio=math.nan),
+    ]
+    rows += [row("irnn at 0.0001", 50, learned=False), row("irnn at 0.0001", 100, learned=True, zero_fraction=0.5)]
     answer = RnnLstm().answer(Rows(rows))
     assert "Of 2 runs in which the first 32nd" in answer
     assert "before training, 1 learn (by then it gets 0.5 of it, median); of the other 2, 1." in answer
     assert "Over 100 steps the gradient there is exactly zero, less than the smallest float, in irnn at 0.0001 (50%)." in answer
+
+
+def test_who_diverged_is_named() -> None:
+    rows = [row("gru at 0.05", 400, learned=False, task="recall", seed=s, diverged=float(s > 0)) for s in range(3)]
+    assert RnnLstm().answer(Rows(rows)).endswith("2 runs diverged: gru at 0.05 (recall over 400 steps).")
+    assert "diverged" not in RnnLstm().answer(Rows(rows[:1]))
 
 
 def test_an_epoch_may_be_longer_than_the_usual_number_of_sequences() -> None:
@@ -103,3 +103,4 @@ def test_a_run_of_the_study_keeps_what_the_figures_need() -> None:
     start = found.series["gradient_start"]
     assert found.values["gradient_ratio"] == start[0] / start[-1]
     assert found.series["zeros_end"].shape == (30,)
+    assert found.values["diverged"] == 0.0

@@ -146,6 +146,7 @@ class RnnLstm(Study):
             "gradient_ratio": _ratio(series["gradient_start"]),
             "gradient_ratio_end": _ratio(series["gradient_end"]),
             "zero_fraction": float(series["zeros_start"][0]),
+            "diverged": float(not math.isfinite(values["test_loss"])),
         }
         return Row(cell.arm, cell.seed, values, series)
 
@@ -153,17 +154,18 @@ class RnnLstm(Study):
         """How far each network gets, the published number of sequences, and whether the gradient at the start foretells it."""
         told = [self._of_task(rows.where(task=task), task) for task in self.task]
         told += [_of_published(rows, p) for p in self.comparable()]
-        return " ".join(filter(None, [*told, _of_gradients(rows), _of_zeros(rows)]))
+        return " ".join(filter(None, [*told, _of_gradients(rows), _of_zeros(rows), _of_divergence(rows)]))
 
     def _of_task(self, rows: Rows, task: str) -> str:
         reaches = {network: _reach(rows.where(network=network)) for network in _networks(rows)}
         if not reaches:
             return ""
+        least = min(arm["length"] for arm in rows.arms())
         ordered = sorted(reaches, key=lambda network: -reaches[network])
         far = [f"{network} over {reaches[network]} steps" for network in ordered if reaches[network]]
         none = [network for network in ordered if not reaches[network]]
         within = f"{task}, within {self.steps * self.batch_size:,} sequences: "
-        return within + "; ".join([*far, *([f"not over {min(self.length)} steps: {', '.join(none)}"] if none else [])]) + "."
+        return within + "; ".join([*far, *([f"not over {least} steps: {', '.join(none)}"] if none else [])]) + "."
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:
         """Who learns how far, and the gradient through time before and after."""
@@ -289,3 +291,10 @@ def _of_zeros(rows: Rows) -> str:
     named = [f"{network} ({percent(share)})" for network, share in gone.items() if share > 0]
     told = f"Over {longest} steps the gradient there is exactly zero, less than the smallest float, in {', '.join(named)}."
     return told if named else ""
+
+
+def _of_divergence(rows: Rows) -> str:
+    """Who ended without a finite loss."""
+    gone = [row for row in rows if row.values["diverged"]]
+    named = ", ".join(dict.fromkeys(f"{row.arm['network']} ({row.arm['task']} over {row.arm['length']} steps)" for row in gone))
+    return f"{plural(len(gone), 'run')} diverged: {named}." if gone else ""

@@ -44,7 +44,7 @@ class Clipping(Study):
     steps without clipping, `value p90` that of its largest element; what is not finite is left out, and where nothing is, nothing is
     clipped. A run has failed that ends no better than guessing.
 
-    About 5 minutes on one core.
+    About 6 minutes on one core.
 
     Attributes:
         activation: tanh or relu.

@@ -54,7 +54,7 @@ class RnnLstm(Study):
     al. 2016 with one symbol); learned at an accuracy of 0.9. A run ends when it has learned its task, or after `steps`. Each network has
     the rate of a few that served it best over 100 steps, where it learns there.
 
-    About 10 minutes on one core.
+    About 9 minutes on one core.
 
     Attributes:
         task: `adding` and `recall`.

@@ -29,7 +29,7 @@ def discriminative(network: nn.Module, ratio: float = 2.6) -> tuple[tuple[str, f
     Reference: Howard & Ruder 2018, Universal language model fine-tuning, https://arxiv.org/abs/1801.06146, sec. 3.2.
 
     Example:
-        >>> discriminative(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, bias=False)), ratio=4)
+        >>> discriminative(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, bias=False)), ratio=4.0)
         (('0.weight', 0.25), ('0.bias', 0.25), ('2.weight', 1.0))
     """
     layers = _layers(network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ def memory(job: Job) -> int:
     return _probed(job)[0]
 
 
+@lru_cache(maxsize=256)  # chunks, their memory and their training ask for the same job
 def _probed(job: Job) -> tuple[int, bool]:
     """Builds the network and calls it once: the bytes that training it takes, and whether it convolves."""
     x = job.data.split().x_train[:2]

@@ -17,7 +17,7 @@ from evengrad.lab.engine.chain import Chain
 from evengrad.lab.engine.fit import fit
 from evengrad.lab.engine.losses import LOSSES
 from evengrad.lab.engine.optimizers import SGD, Adam, Optimizer
-from evengrad.lab.engine.plan import Clip, Plan, Samples, Schedule
+from evengrad.lab.engine.plan import Clip, History, Plan, Samples, Schedule
 from evengrad.lab.engine.runs import Runs
 from evengrad.lab.models import ResidualMLP, mlp
 from evengrad.training import epoch_order
@@ -192,14 +192,32 @@ def test_a_network_that_is_mapped_over_its_runs_has_no_signals_but_its_gradients
 
 
 def test_gradients_too_small_for_their_squares_keep_their_norm() -> None:
-    from evengrad.lab.engine.record import weight_columns
+    from evengrad.lab.engine.record import Recorder
 
     runs = Runs(networks())
+    recorder = Recorder(runs, plan(record_every=1), history := History())
     runs.grad.fill_(1e-30)
-    first = weight_columns(runs)
-    assert first["grad_norm"][0, 0] == pytest.approx(1e-30 * math.sqrt(16), rel=1e-5)
+    recorder.see(*circles(), step=0)
     runs.grad.zero_()
-    assert (weight_columns(runs)["grad_norm"] == 0).all()
+    recorder.see(*circles(), step=1)
+    recorder.close()
+    first, second = history.columns["grad_norm"]  # (layers, runs)
+    assert first[0, 0] == pytest.approx(1e-30 * math.sqrt(16), rel=1e-5)
+    assert (second == 0).all()
+
+
+def test_many_records_are_those_of_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from evengrad.lab.engine import record
+
+    x, y = circles()
+    histories = []
+    for held in (1, 64):  # 8 steps an epoch: the longer buffer is filled more than once
+        monkeypatch.setattr(record, "_STEPS_HELD", held)
+        histories.append(fit(Runs(networks()), Samples(x=x, y=y), plan(epochs=20, record_every=1)))
+    one, many = histories
+    assert len(one.record_steps) == len(one.columns["grad_norm"]) > 128
+    for name, lines in one.columns.items():
+        np.testing.assert_array_equal(np.stack(lines), np.stack(many.columns[name]), err_msg=name)
 
 
 def test_recording_changes_no_bit_of_the_training() -> None:

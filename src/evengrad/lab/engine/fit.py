@@ -12,7 +12,7 @@ from evengrad.errors import InputError
 from evengrad.lab.engine.evaluate import Best, Tally, evaluate
 from evengrad.lab.engine.optimizers import Stepper
 from evengrad.lab.engine.plan import History, Plan, Samples
-from evengrad.lab.engine.record import signal_columns, weight_columns
+from evengrad.lab.engine.record import Recorder
 from evengrad.lab.engine.runs import Runs
 from evengrad.lab.models.parts import set_step
 from evengrad.training import epoch_order
@@ -39,12 +39,11 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
         raise InputError("early stopping needs validation samples and evaluate_every above 0")
     history, stepper = History(), Stepper(plan.optimizers, [b.flat for b in runs.blocks], (runs.flat, runs.grad))
     keeper = Best(runs, plan.patience) if plan.patience is not None else None
-    tally = Tally(plan.loss)
+    tally, recorder = Tally(plan.loss), Recorder(runs, plan, history)
     seeds = torch.tensor(plan.seeds, device=runs.device)
     rates = [(runs.module.get_parameter(n).data, r) for n, r in (dict.fromkeys(plan.frozen, 0.0) | dict(plan.rates)).items()]
     per_epoch = math.ceil(train.count / plan.batch_size)
     total, step = plan.epochs * per_epoch, 0
-    previous = runs.flat.clone() if plan.record_every else None
     runs.module.train()
     if probe is not None:
         probe(runs, 0, 0)
@@ -54,11 +53,7 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
             x, y = train.batch(runs.count, chosen)
             set_step(runs.module, seeds, step)
             outputs = runs.gradients(x, y, plan.loss)
-            if plan.record_every and step % plan.record_every == 0:
-                seen = weight_columns(runs, previous) | (signal_columns(runs, x, y, plan.loss) if plan.signals else {})
-                history.record_steps.append(step)
-                history.add(history.columns, seen)
-                previous = runs.flat.clone()
+            recorder.see(x, y, step)
             if plan.evaluate_every:
                 tally.add(outputs, y)
             _shape_gradients(runs, plan)
@@ -77,6 +72,7 @@ def fit(runs: Runs, train: Samples, plan: Plan, *, validation: Samples | None = 
             break
         if keeper is not None and keeper.over:
             break
+    recorder.close()
     history.stopped_at = np.full(runs.count, step, np.int64) if keeper is None else keeper.restore()
     return history
 

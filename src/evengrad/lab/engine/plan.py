@@ -155,3 +155,9 @@ class History:
         host = torch.stack([v.float() for v in values.values()]).cpu().numpy()
         for name, value in zip(values, host, strict=True):
             into.setdefault(name, []).append(value)
+
+    def extend(self, values: dict[str, Tensor]) -> None:
+        """Adds several lines of columns, each (records, layers, runs); one copy to the host."""
+        host = torch.stack(list(values.values())).float().cpu().numpy()
+        for name, lines in zip(values, host, strict=True):
+            self.columns.setdefault(name, []).extend(lines)

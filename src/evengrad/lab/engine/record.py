@@ -11,43 +11,81 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.lab.engine.losses import RunsLoss
+from evengrad.lab.engine.plan import History, Plan
 from evengrad.lab.engine.runs import Block, Runs
 from evengrad.lab.engine.stack import MappedRuns
 from evengrad.trace.isolation import untouched
 from evengrad.trace.stats import output_stats, sample_norms
 
-Columns = dict[str, Tensor]  # name -> (layers, runs)
+Columns = dict[str, Tensor]  # name -> (..., layers, runs)
 SIGNALS = ("out_spread", "grad_out_norm", "zero_fraction", "dead_fraction")
 _WEIGHT = ("grad_abs_max", "grad_abs_mean", "grad_norm", "weight_norm", "weight_change")
 _INFO = torch.finfo(torch.float32)
+_STEPS_HELD = 64  # before they are measured
+_VALUES_HELD = 2**21  # 8 MB
 
 
-@torch.no_grad()
-def weight_columns(runs: Runs, previous: Tensor | None = None) -> Columns:
-    """Returns mean magnitude, norm and largest magnitude of each layer's gradient, its weight norm and its mean change.
+class Recorder:
+    """Keeps the gradients and weights of some steps and measures them together: a few large operations in place of many small ones.
+
+    Columns: mean magnitude, norm and largest magnitude of each layer's gradient, its weights' norm, and the mean magnitude of their change
+    since the record before (since the recorder was made, for the first).
 
     Args:
-        runs: Their gradients are those of the step in progress.
-        previous: Clone of `runs.flat` at the last record; adds `weight_change`, the mean magnitude of the change since.
+        runs: Whose gradients are recorded.
+        plan: How often, and whether with what flows through the layers.
+        history: Where the columns are added.
     """
-    joined = torch.cat([_block_columns(runs, block, previous) for block in runs.recorded], dim=1)  # (columns, layers, runs)
-    return dict(zip(_WEIGHT, joined.index_select(1, runs.order), strict=False))
 
+    def __init__(self, runs: Runs, plan: Plan, history: History) -> None:
+        self._runs, self._plan, self._history = runs, plan, history
+        if not plan.record_every:
+            return
+        held = max(1, min(_STEPS_HELD, _VALUES_HELD // runs.flat.numel()))
+        self._grads = runs.flat.new_empty(held, runs.flat.numel())
+        self._weights = runs.flat.new_empty(held + 1, runs.flat.numel())  # the first line is the record before
+        self._weights[0] = runs.flat
+        self._held = 0
 
-def _block_columns(runs: Runs, block: Block, previous: Tensor | None) -> Tensor:
-    w, g = block.flat
-    size = g.abs()
-    largest = size.amax(2)
-    unit = largest.clamp(_INFO.tiny, _INFO.max)  # squares of what vanishes would be zero
-    columns = [
-        largest,
-        size.mean(2),
-        torch.linalg.vector_norm(size.div_(unit.unsqueeze(2)), dim=2) * unit,
-        torch.linalg.vector_norm(w, dim=2),
-    ]
-    if previous is not None:
-        columns.append((w - runs.part_of(previous, block).view_as(w)).abs_().mean(2))
-    return torch.stack(columns)
+    def see(self, x: Tensor, y: Tensor, step: int) -> None:
+        """Records the step in progress, whose gradients are there and whose weights are not yet changed, if its turn has come."""
+        if not self._plan.record_every or step % self._plan.record_every:
+            return
+        self._history.record_steps.append(step)
+        self._grads[self._held] = self._runs.grad
+        self._held += 1
+        self._weights[self._held] = self._runs.flat
+        if self._held == len(self._grads):
+            self._measure()
+        if self._plan.signals:
+            self._history.add(self._history.columns, signal_columns(self._runs, x, y, self._plan.loss))
+
+    def close(self) -> None:
+        """Measures what has not been measured yet."""
+        if self._plan.record_every:
+            self._measure()
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        n, self._held = self._held, 0
+        joined = torch.cat([self._block(block, n) for block in self._runs.recorded], dim=2)  # (columns, records, layers, runs)
+        self._weights[0] = self._weights[n]
+        self._history.extend(dict(zip(_WEIGHT, joined.index_select(2, self._runs.order), strict=True)))
+
+    def _block(self, block: Block, n: int) -> Tensor:
+        grads, weights = (self._runs.part_of(kept, block).flatten(3) for kept in (self._grads[:n], self._weights[: n + 1]))
+        size = grads.abs()  # (records, layers, runs, elements)
+        largest = size.amax(3)
+        unit = largest.clamp(_INFO.tiny, _INFO.max)  # squares of what vanishes would be zero
+        return torch.stack(
+            [
+                largest,
+                size.mean(3),
+                torch.linalg.vector_norm(size.div_(unit.unsqueeze(3)), dim=3) * unit,
+                torch.linalg.vector_norm(weights[1:], dim=3),
+                torch.sub(weights[1:], weights[:-1], out=size).abs_().mean(3),
+            ]
+        )
 
 
 def signal_columns(runs: Runs, x: Tensor, y: Tensor, loss: RunsLoss) -> Columns:

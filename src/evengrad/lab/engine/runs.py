@@ -104,10 +104,10 @@ class Runs:
         """Returns the k-th network as a plain torch module of its own, on the CPU."""
         return unstack(self.module, k, self.template)
 
-    def part_of(self, copy_of_flat: Tensor, block: Block) -> Tensor:
-        """Returns the block's part of a clone of `flat`, shaped (n, runs, *shape)."""
+    def part_of(self, copies: Tensor, block: Block) -> Tensor:
+        """Returns the block's part of copies of `flat` or `grad` (..., N), shaped (..., n, runs, *shape), a view."""
         start = block.weights.storage_offset()
-        return copy_of_flat[start : start + block.weights.numel()].view_as(block.weights)
+        return copies[..., start : start + block.weights.numel()].unflatten(-1, block.weights.shape)
 
 
 def _elements(tensor: Tensor) -> Tensor:

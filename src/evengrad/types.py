@@ -122,6 +122,22 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened at one step of a training, and is worth a line of the report.
+
+    Attributes:
+        step: The step.
+        kind: `skip`, `clip`, `rollback`, `stop` (a guard stepped in), `scaler_skip` (GradScaler left the step out), `bad_operation` (the first
+            operation that made a value that is not finite) or `fault` (watching itself stopped).
+        message: One sentence with its number and place.
+    """
+
+    step: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trace:
     """Everything that was seen of one run, columnar: a check is a trace of one step, training one of many.
 
@@ -133,6 +149,7 @@ class Trace:
         columns: name -> float32 (S, L), a value a layer and sampled step; NaN where unseen.
         curves: name -> Curve at its own steps (loss, accuracy, lr, grad_norm ...).
         planes: name -> float32 (S, L, K), such as histograms.
+        events: What happened once, in order.
     """
 
     run: Run
@@ -142,6 +159,7 @@ class Trace:
     columns: dict[str, Floats] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     planes: dict[str, Floats] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.steps), len(self.layers))
@@ -168,7 +186,8 @@ class Trace:
     def until(self, step: int) -> Trace:
         """Returns what was seen before `step`, curves too."""
         seen = self._take(np.flatnonzero(self.steps < step))
-        return replace(seen, curves={k: Curve(c.steps[c.steps < step], c.values[c.steps < step]) for k, c in self.curves.items()})
+        curves = {k: Curve(c.steps[c.steps < step], c.values[c.steps < step]) for k, c in self.curves.items()}
+        return replace(seen, curves=curves, events=tuple(e for e in self.events if e.step < step))
 
     def window(self, n: int) -> Trace:
         """Returns the last n sampled steps (all, if there are fewer)."""
@@ -184,7 +203,8 @@ class Trace:
 
     def save(self, path: str | Path) -> None:
         """Writes the trace as one compressed .npz file (exact; holds no pickled object)."""
-        header = {"run": asdict(self.run), "layers": [asdict(x) for x in self.layers], "facts": asdict(self.facts)}
+        header: dict[str, Any] = {"run": asdict(self.run), "layers": [asdict(x) for x in self.layers], "facts": asdict(self.facts)}
+        header["events"] = [asdict(x) for x in self.events]
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), "steps": self.steps}
         arrays |= {f"column/{k}": v for k, v in self.columns.items()} | {f"plane/{k}": v for k, v in self.planes.items()}
         for name, curve in self.curves.items():
@@ -216,6 +236,7 @@ class Trace:
             columns={k.removeprefix("column/"): v for k, v in arrays.items() if k.startswith("column/")},
             planes={k.removeprefix("plane/"): v for k, v in arrays.items() if k.startswith("plane/")},
             curves={k: Curve(arrays[f"curve/{k}/steps"], arrays[f"curve/{k}/values"]) for k in sorted(curves)},
+            events=tuple(Event(**x) for x in header.get("events", ())),
         )
 
 

@@ -1,0 +1,93 @@
+"""How much watching has cost so far -> which steps are looked into."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from evengrad.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """Which steps are looked into, and how far.
+
+    Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (8% each): about 70 of
+    the first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room.
+
+    Attributes:
+        parameters: Steps between looks at gradients, weights and updates; None spaces them as said.
+        layers: Steps between looks at what flows through the layers; None asks the budget.
+        budget: Share of the training's time that looking may take, in (0, 1].
+        dense: First steps that are all looked into.
+        growth: Factor from one sampled step to the next after these.
+
+    Raises:
+        InputError: if a number is out of range.
+    """
+
+    parameters: int | None = None
+    layers: int | None = None
+    budget: float = 0.01
+    dense: int = 20
+    growth: float = 1.08
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "layers"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"Cadence's {name} must be a whole number of at least 1, or None; got {value!r}")
+        if not 0 < self.budget <= 1:
+            raise InputError(f"Cadence's budget is a share of the training's time in (0, 1]; got {self.budget!r}")
+        if self.dense < 1 or self.growth <= 1:
+            raise InputError(f"Cadence needs dense of at least 1 and growth above 1; got {self.dense!r} and {self.growth!r}")
+
+
+class Clock:
+    """Applies a cadence to one run: keeps time of what watching costs."""
+
+    def __init__(self, cadence: Cadence) -> None:
+        self.cadence = cadence
+        self.spent = 0.0  # seconds in watching's own code
+        self._started = time.perf_counter()
+        self._next, self._layer_cost = 0, 0.0
+        self._running = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Counts the time inside as watching's; calls may be nested."""
+        if self._running:
+            yield
+            return
+        self._running, began = True, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._running = False
+            self.spent += time.perf_counter() - began
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the watch began."""
+        return time.perf_counter() - self._started
+
+    def parameters_due(self, step: int) -> bool:
+        """True if gradients, weights and updates of this step are looked into."""
+        every = self.cadence.parameters
+        return step % every == 0 if every is not None else step >= self._next
+
+    def layers_due(self, step: int) -> bool:
+        """True if what flows through the layers at this step is looked into, too: the first, and then as the budget allows."""
+        if self.cadence.layers is not None:
+            return step % self.cadence.layers == 0
+        return self.parameters_due(step) and (step == 0 or self.spent + self._layer_cost <= self.cadence.budget * self.elapsed)
+
+    def taken(self, step: int) -> None:
+        """Plans the next sampled step."""
+        self._next = step + 1 if step < self.cadence.dense else max(step + 1, int(step * self.cadence.growth))
+
+    def layers_took(self, seconds: float) -> None:
+        """Remembers what the last look at the layers cost; the first, which reads the structure, is no measure of those to come."""
+        self._layer_cost = seconds

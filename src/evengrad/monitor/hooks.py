@@ -1,0 +1,136 @@
+"""A model and its optimizers -> calls at each forward, backward and step, by hooks that leave no mark on what is saved or compiled."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+_Removal = Callable[[], None]
+
+
+class Listener(Protocol):
+    """What is told of a training."""
+
+    def on_forward(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """The model is about to be called."""
+
+    def on_backward(self) -> None:
+        """A backward pass is over: gradients are as autograd left them, before any clipping."""
+
+    def before_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
+        """The optimizer is about to use the gradients; with a closure it will compute them first."""
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer has changed the weights."""
+
+
+def attach(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], listener: Listener) -> _Removal:
+    """Hooks the root of the model, two of its parameters and its optimizers; returns what removes all of it.
+
+    Nothing is hooked inside the model. A copy, a saved file, a compiled or exported program of it holds no trace of the hooks.
+    """
+    end_of_backward = _EndOfBackward(listener.on_backward)
+    removals = [_hook_root(model, RootHook(listener, end_of_backward)), end_of_backward.hook(model)]
+    for optimizer in optimizers:
+        before = optimizer.register_step_pre_hook(lambda o, a, k: listener.before_step(o, closure=_has_closure(a, k)))
+        after = optimizer.register_step_post_hook(lambda o, a, k: listener.after_step(o))
+        removals += [before.remove, after.remove]
+
+    def remove() -> None:
+        for removal in removals:
+            removal()
+
+    return remove
+
+
+def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    given = (*args[1:], kwargs.get("closure"))  # the first is the optimizer itself
+    return any(callable(x) for x in given)
+
+
+class RootHook:
+    """The one hook on a watched model. It returns at once while the model is compiled, exported, traced or transformed; its copies do nothing."""
+
+    __name__ = "evengrad"
+
+    def __init__(self, listener: Listener, end_of_backward: _EndOfBackward) -> None:
+        self._listener, self._end_of_backward = listener, end_of_backward
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():
+            return
+        if module.training and torch.is_grad_enabled() and torch._C._functorch.peek_interpreter_stack() is None:
+            self._end_of_backward.asked = False  # should the backward pass before have raised
+            self._listener.on_forward(args, kwargs)
+
+    def __reduce__(self) -> Any:
+        return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything, does nothing, and needs no evengrad to be loaded
+
+
+class _Hooks(OrderedDict[int, Any]):
+    """A module's hooks in which ours is called, but neither copied, saved nor shown to TorchScript, which would compile it.
+
+    Handles that were given out before refer to the dictionary that this one stands in for: what they remove is gone from here, too.
+    """
+
+    def __init__(self, original: OrderedDict[int, Any]) -> None:
+        super().__init__(original)
+        self.original, self._inherited = original, tuple(original)
+
+    def items(self) -> Any:
+        for key in self._inherited:
+            if key in self and key not in self.original:
+                del self[key]
+        return super().items()
+
+    def values(self) -> Any:
+        return [hook for _, hook in self.items() if not isinstance(hook, RootHook)]
+
+    def restored(self) -> OrderedDict[int, Any]:
+        """What the module should have once ours is gone: the original, unless hooks were added since, whose handles refer to this one."""
+        return self if any(key not in self.original for key in self) else self.original
+
+    def __reduce__(self) -> Any:
+        return OrderedDict, ([(key, hook) for key, hook in self.items() if not isinstance(hook, RootHook)],)
+
+
+def _hook_root(model: nn.Module, hook: RootHook) -> _Removal:
+    model._forward_pre_hooks = _Hooks(model._forward_pre_hooks)  # type: ignore[arg-type]
+    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def remove() -> None:
+        handle.remove()
+        if isinstance(model._forward_pre_hooks, _Hooks):
+            model._forward_pre_hooks = model._forward_pre_hooks.restored()
+
+    return remove
+
+
+class _EndOfBackward:
+    """Calls once at the end of each backward pass: asked for by the first gradient that arrives at the first or last parameter."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self.asked = False
+
+    def hook(self, model: nn.Module) -> _Removal:
+        learning = [p for p in model.parameters() if p.requires_grad]
+        ends = {id(p): p for p in (learning[:1] + learning[-1:])}
+        handles = [p.register_post_accumulate_grad_hook(self._arrived) for p in ends.values()]
+        return lambda: [handle.remove() for handle in handles] and None
+
+    def _arrived(self, _: Tensor) -> None:
+        if self.asked or torch.compiler.is_compiling():
+            return
+        self.asked = True
+        engine = torch.autograd.Variable._execution_engine
+        engine.queue_callback(lambda: engine.queue_callback(self._done))  # DDP's averages come by a callback that is queued in between
+
+    def _done(self) -> None:
+        self.asked = False
+        self._call()

@@ -1,0 +1,78 @@
+"""What was measured, step by step -> a Trace of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from evengrad.types import Curve, Event, Facts, Floats, Layer, Run, Trace
+
+_FIRST, _LAST = 20, 20  # sampled steps that are never thinned out
+_FRAMES = 160  # sampled steps held, of about 25 columns of 4 bytes: 16 KB a layer
+_POINTS = 2**16  # of a curve
+_EVENTS = 1000
+
+
+class Log:
+    """Sampled columns, curves and events of a run. Where it grows too long, every second sampled step of the middle is left out."""
+
+    def __init__(self) -> None:
+        self.layers: tuple[Layer, ...] = ()
+        self.facts = Facts()
+        self.events: list[Event] = []
+        self._frames: dict[int, dict[str, Floats]] = {}
+        self._planes: dict[int, dict[str, Floats]] = {}
+        self._curves: dict[str, tuple[list[int], list[float]]] = {}
+
+    def add(self, step: int, columns: Mapping[str, Floats]) -> None:
+        """Adds columns (L,) of a step to those that it has."""
+        self._frames.setdefault(step, {}).update(columns)
+        if len(self._frames) > _FRAMES:
+            self._frames = _thinned(self._frames)
+            self._planes = {k: v for k, v in self._planes.items() if k in self._frames}
+
+    def add_plane(self, step: int, name: str, values: Floats) -> None:
+        """Adds a plane (L, K) of a step."""
+        self._planes.setdefault(step, {})[name] = values
+
+    def point(self, name: str, step: int, value: float) -> None:
+        """Adds a point to a curve."""
+        steps, values = self._curves.setdefault(name, ([], []))
+        steps.append(step)
+        values.append(value)
+        if len(steps) > _POINTS:
+            del steps[1:-_LAST:2], values[1:-_LAST:2]
+
+    def event(self, event: Event) -> None:
+        """Adds an event; after 1,000 only curves tell how many there were."""
+        if len(self.events) < _EVENTS:
+            self.events.append(event)
+
+    def trace(self, run: Run) -> Trace:
+        """Returns all that is held."""
+        steps = sorted(self._frames)
+        names = sorted({name for frame in self._frames.values() for name in frame})
+        planes = sorted({name for frame in self._planes.values() for name in frame})
+        return Trace(
+            run=run,
+            layers=self.layers,
+            facts=self.facts,
+            steps=np.array(steps, np.int64),
+            columns={name: _stacked(self._frames.get(s, {}).get(name) for s in steps) for name in names},
+            curves={name: Curve(np.array(s, np.int64), np.array(v, np.float64)) for name, (s, v) in self._curves.items()},
+            planes={name: _stacked(self._planes.get(s, {}).get(name) for s in steps) for name in planes},
+            events=tuple(self.events),
+        )
+
+
+def _thinned(frames: dict[int, dict[str, Floats]]) -> dict[int, dict[str, Floats]]:
+    steps = sorted(frames)
+    kept = {*steps[:_FIRST], *steps[_FIRST:-_LAST:2], *steps[-_LAST:]}
+    return {step: frame for step, frame in frames.items() if step in kept}
+
+
+def _stacked(values: Iterable[Floats | None]) -> Floats:
+    found = list(values)
+    shape = next(v.shape for v in found if v is not None)
+    return np.stack([np.full(shape, np.nan, np.float32) if v is None else v.astype(np.float32, copy=False) for v in found])

@@ -60,22 +60,34 @@ def test_who_ends_no_better_than_guessing_has_failed(loss: float, failed: float,
 
 
 def row(clip: str, seed: int = 0, **values: float) -> Row:
-    defaults: dict[str, Any] = {"test_accuracy": 0.5, "failed": 0.0, "threshold": 1.0, "first_norm": 1.0, "clipped_fraction": 0.5}
+    defaults: dict[str, Any] = {
+        "test_accuracy": 0.5,
+        "val_accuracy": 0.5,
+        "failed": 0.0,
+        "threshold": 1.0,
+        "first_norm": 1.0,
+        "clipped_fraction": 0.5,
+    }
     return Row({"activation": "tanh", "lr": 0.1, "clip": clip}, seed, defaults | values, {})
 
 
 def test_the_better_kind_at_its_best_threshold_is_told() -> None:
     rows = Rows(
-        [row("none", failed=1.0, test_accuracy=0.1), row("norm 1", test_accuracy=0.6), row("norm 10", test_accuracy=0.2, failed=1.0)]
+        [
+            row("none", failed=1.0, test_accuracy=0.1),
+            row("norm 1", val_accuracy=0.7, test_accuracy=0.6),
+            row("norm 0.1", test_accuracy=0.65),
+        ]
     )
     rows = Rows([*rows, row("value 0.1", test_accuracy=0.55), row("value p50", failed=1.0, threshold=0.7, test_accuracy=0.2)])
     answer = Clipping().answer(rows)
     assert answer.startswith(
-        "At its best threshold, clipping is better (by over 0.01 test accuracy) by norm in 1, by value in 0 of 1 setting."
+        "At the threshold that is best on validation images, clipping is better (by over 0.01 test accuracy) by norm in 1, by value in 0 "
+        "of 1 setting."
     )
     assert "suggest, 1 of 1 run by value fail." in answer
     assert "tanh at rate 0.1, test accuracy: 0.1 with 1 of 1 seed failing without clipping; by norm 0.6 at the best threshold, 1" in answer
-    assert "(no seed fails at 1);" in answer
+    assert "(no seed fails at 0.1, 1);" in answer
     assert "by value p50 of the first steps (0.7) 0.2 with 1 of 1 seed failing." in answer
 
 

@@ -123,7 +123,7 @@ class ActivationsInitialisersDepth(Study):
         told += [f"Hidden layers that train, medians of {plural(self.seeds, 'seed')}."]
         told += [f"{phi}: {_listed(own)}." for phi, own in found.items()]
         told += [self._of_published(p, rows.where(**p.arm).values(p.value)) for p in self.comparable()]
-        return " ".join(sentence for sentence in told if sentence)
+        return "\n".join(sentence for sentence in told if sentence)
 
     def _deepest(self, rows: Rows) -> dict[str, float]:
         """Median depth of each initialiser, deepest first."""

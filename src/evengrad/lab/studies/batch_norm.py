@@ -127,10 +127,11 @@ class BatchNorm(Study):
         norms = [norm for norm in dict.fromkeys(arm["norm"] for arm in rows.arms()) if norm != "none"]
         if not norms:
             return "No norm was run, so there is nothing to compare."
-        told = [f"Steps to a test accuracy of {self.target}, medians of {plural(self.seeds, 'seed')}."]
+        lead = "; ".join(f"{described(norm)}: {_fewer(rows.where(norm=norm))}" for norm in norms)
+        told = [f"Times fewer steps to a test accuracy of {self.target}, each network at its best rate. {lead}."]
         told += [self._of_norm(norm, rows.where(norm=norm)) for norm in norms]
         told += [_of_published(p, rows.where(**p.arm)) for p in self.comparable() if rows.where(**p.arm)]
-        return " ".join(told)
+        return "\n".join(told)
 
     def _of_norm(self, norm: str, rows: Rows) -> str:
         best, same = [], []
@@ -139,7 +140,8 @@ class BatchNorm(Study):
             best.append(f"{arm['activation']} {_told(own.median('times_fewer'))} ({number(steps)} in place of {number(without)})")
             same.append(f"{arm['activation']} {_told(own.median('times_fewer_same_lr'))}")
         return (
-            f"{described(norm)}, each at its best learning rate: {', '.join(best)}; at the rate that is best without it: {', '.join(same)}."
+            f"{described(norm)}, medians of {plural(self.seeds, 'seed')}, each at its best learning rate: {', '.join(best)}; "
+            f"at the rate that is best without it: {', '.join(same)}."
         )
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:
@@ -200,6 +202,10 @@ def described(norm: str) -> str:
 def _of_published(p: Published, rows: Rows) -> str:
     where = [f"{arm['activation']}: {verdict(p.number, own.values(p.value), rounding=0.05)}" for arm, own in rows.by_arm()]
     return f"Published: {number(p.number)} times fewer ({p.source}); here, {'; '.join(where)}."
+
+
+def _fewer(rows: Rows) -> str:
+    return ", ".join(f"{arm['activation']} {number(own.median('times_fewer'))}" for arm, own in rows.by_arm())
 
 
 def _told(times: float) -> str:

@@ -148,9 +148,9 @@ class Optimizers(Study):
     def answer(self, rows: Rows) -> str:
         """Compares the bowl with the textbook, names the first and last on each surface, and what is between them on a real task."""
         tasks = dict.fromkeys(row.arm["task"] for row in rows)
-        told = [self._of_bowl(rows.where(task="bowl"))] if "bowl" in tasks else []
+        told = [self._of_task(task, rows.where(task=task)) for task in tasks if task not in SURFACES]
+        told += [self._of_bowl(rows.where(task="bowl"))] if "bowl" in tasks else []
         told += [_of_surface(task, rows.where(task=task)) for task in tasks if task in SURFACES and task != "bowl"]
-        told += [self._of_task(task, rows.where(task=task)) for task in tasks if task not in SURFACES]
         return "\n".join(told)
 
     def _of_bowl(self, rows: Rows) -> str:

@@ -103,7 +103,7 @@ class ResidualDepth(Study):
     def answer(self, rows: Rows) -> str:
         """How deep each network still trains, what they come to at the greatest depth, and where the gradient goes."""
         told = f"A network trains where most seeds reach {percent(LEARNED)} of their training samples, each at its best rate."
-        return "\n".join([told, *(self._of_network(network, own) for network, own in _networks(rows).items())])
+        return "\n".join([*(self._of_network(network, own) for network, own in _networks(rows).items()), told])
 
     def _of_network(self, network: str, rows: Rows) -> str:
         depths = sorted({row.arm["depth"] for row in rows})

@@ -154,7 +154,7 @@ class RnnLstm(Study):
         """How far each network gets, the published number of sequences, and whether the gradient at the start foretells it."""
         told = [self._of_task(rows.where(task=task), task) for task in self.task]
         told += [_of_published(rows, p) for p in self.comparable()]
-        return " ".join(filter(None, [*told, _of_gradients(rows), _of_zeros(rows), _of_divergence(rows)]))
+        return "\n".join(filter(None, [*told, _of_gradients(rows), _of_zeros(rows), _of_divergence(rows)]))
 
     def _of_task(self, rows: Rows, task: str) -> str:
         reaches = {network: _reach(rows.where(network=network)) for network in _networks(rows)}

@@ -162,13 +162,18 @@ class SeluConditions(Study):
             told += ["One broken or added: " + "; ".join(f"{broken} {_told(found[broken])}" for broken in ordered) + "."]
         if ordered and _KEPT in found:
             harmless = [b for b in ordered if accuracy[b] >= accuracy[_KEPT] - HARMLESS]
-            told += [f"At most {HARMLESS} is lost by: {', '.join(harmless) or 'none of them'}."]
+            worst = f"{ordered[-1]} ({number(accuracy[ordered[-1]])})"
+            listed = ", ".join(harmless) or "none of them"
+            told.insert(
+                0,
+                f"Of {number(accuracy[_KEPT])} test accuracy in {deep} layers most is lost with {worst}; at most {HARMLESS} with {listed}.",
+            )
         if found.keys() >= {*_DROPOUTS}:
             told += [
                 f"Alpha dropout keeps the variance, but at {percent(self.dropout)} only {percent(signal_kept(self.dropout))} of it is "
                 f"the signal's behind each layer, against {percent(1 - self.dropout)} behind plain dropout."
             ]
-        return " ".join(told)
+        return "\n".join(told)
 
     def figures(self, rows: Rows) -> Mapping[str, Callable[[], Figure]]:
         """Variance and mean by layer of the deepest networks, accuracy by depth; what is broken, part by part."""

@@ -128,7 +128,7 @@ class SixActivations(TrainingStudy):
         told.append(
             f"Before training the first convolution's mean gradient is smallest against the dense layer's with {weakest}: {ratio} of it."
         )
-        return " ".join(told)
+        return "\n".join(told)
 
     def _of_order(self, best: Array, other: Array, first: str, second: str) -> str:
         share = higher(other, best)

@@ -107,7 +107,8 @@ class Runs:
     def part_of(self, copies: Tensor, block: Block) -> Tensor:
         """Returns the block's part of copies of `flat` or `grad` (..., N), shaped (..., n, runs, *shape), a view."""
         start = block.weights.storage_offset()
-        return copies[..., start : start + block.weights.numel()].unflatten(-1, block.weights.shape)
+        part = copies[..., start : start + block.weights.numel()]
+        return part.view(*part.shape[:-1], *block.weights.shape)
 
 
 def _elements(tensor: Tensor) -> Tensor:

@@ -6,38 +6,49 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evengrad import lab, remedies, rules
+    from evengrad import lab, remedies, rules, sinks
     from evengrad.examine import check, diagnose
+    from evengrad.judge import compare
     from evengrad.lab.running import study
     from evengrad.lab.search import search
     from evengrad.lab.study import Study
+    from evengrad.monitor import guards
+    from evengrad.monitor.cadence import Cadence
+    from evengrad.monitor.guards.base import Guard, TrainingStoppedError
+    from evengrad.monitor.monitor import Monitor, watch
     from evengrad.remedies.base import Remedy
     from evengrad.remedies.schemes import gain, initialize_
     from evengrad.repair import fix
     from evengrad.report import Report
-    from evengrad.report.compare import compare
     from evengrad.rig import Rig
     from evengrad.rules.base import Rule
+    from evengrad.sinks.base import Sink
     from evengrad.trace.gradient_check import gradient_check
     from evengrad.trace.jacobian import jacobian_spectrum
     from evengrad.training import Experiment, build, train
-    from evengrad.types import Evidence, Finding, Intervention, Layer, Outcome, Proposal, Trace
+    from evengrad.types import Event, Evidence, Finding, Intervention, Layer, Outcome, Proposal, Trace
 
 __version__ = "0.1.0"
 __all__ = [
+    "Cadence",
+    "Event",
     "Evidence",
     "Experiment",
     "Finding",
+    "Guard",
     "Intervention",
     "Layer",
+    "Monitor",
     "Outcome",
     "Proposal",
     "Remedy",
     "Report",
     "Rig",
     "Rule",
+    "Sink",
     "Study",
     "Trace",
+    "TrainingStoppedError",
     "build",
     "check",
     "compare",
@@ -45,30 +56,39 @@ __all__ = [
     "fix",
     "gain",
     "gradient_check",
+    "guards",
     "initialize_",
     "jacobian_spectrum",
     "lab",
     "remedies",
     "rules",
     "search",
+    "sinks",
     "study",
     "train",
+    "watch",
 ]
 
 _HOME = {
     "check": "evengrad.examine",
     "diagnose": "evengrad.examine",
-    "compare": "evengrad.report.compare",
+    "compare": "evengrad.judge",
     "fix": "evengrad.repair",
     "Experiment": "evengrad.training",
     "Rig": "evengrad.rig",
     "build": "evengrad.training",
     "train": "evengrad.training",
+    "Cadence": "evengrad.monitor.cadence",
+    "Guard": "evengrad.monitor.guards.base",
+    "TrainingStoppedError": "evengrad.monitor.guards.base",
+    "Monitor": "evengrad.monitor.monitor",
+    "watch": "evengrad.monitor.monitor",
     "gain": "evengrad.remedies.schemes",
     "initialize_": "evengrad.remedies.schemes",
     "gradient_check": "evengrad.trace.gradient_check",
     "jacobian_spectrum": "evengrad.trace.jacobian",
     "Report": "evengrad.report",
+    "Event": "evengrad.types",
     "Evidence": "evengrad.types",
     "Finding": "evengrad.types",
     "Intervention": "evengrad.types",
@@ -77,19 +97,26 @@ _HOME = {
     "Proposal": "evengrad.types",
     "Trace": "evengrad.types",
     "Rule": "evengrad.rules.base",
+    "Sink": "evengrad.sinks.base",
     "Remedy": "evengrad.remedies.base",
     "search": "evengrad.lab.search",
     "study": "evengrad.lab.running",
     "Study": "evengrad.lab.study",
 }
-_PACKAGES = {"lab", "remedies", "rules"}
+_PACKAGES = {
+    "lab": "evengrad.lab",
+    "remedies": "evengrad.remedies",
+    "rules": "evengrad.rules",
+    "sinks": "evengrad.sinks",
+    "guards": "evengrad.monitor.guards",
+}
 
 
 if not TYPE_CHECKING:  # or else type checkers would take any name for a public one
 
     def __getattr__(name: str) -> object:
         if name in _PACKAGES:
-            return importlib.import_module(f"evengrad.{name}")
+            return importlib.import_module(_PACKAGES[name])
         if name not in _HOME:
             raise AttributeError(f"module 'evengrad' has no attribute {name!r}")
         return getattr(importlib.import_module(_HOME[name]), name)

@@ -14,16 +14,15 @@ from torch import nn
 
 from evengrad.errors import InputError
 from evengrad.intervene import Bench, add_causes
-from evengrad.judge import Judgement, chosen_rules, judge
+from evengrad.judge import chosen_rules, report_of
 from evengrad.recording import Recording, trace_of
 from evengrad.report import Report
 from evengrad.rig import Rig
 from evengrad.rules import Rule
-from evengrad.signals.trainability import trainability
 from evengrad.trace.batch import Batch, Loss
 from evengrad.trace.capture import tensors_in
 from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, train
-from evengrad.types import SEVERITIES, Finding, Trace
+from evengrad.types import SEVERITIES, Finding
 
 
 def check(
@@ -88,8 +87,7 @@ def check_rig(
     trace = trace_of(rig, batch, name=name)
     if (trace.facts.inputs or {}).get("nonfinite_fraction") == 1.0:
         raise InputError("every input value is NaN or infinite: nothing can be measured. Look at how the data are loaded")
-    judgement = judge(trace, rules)
-    report = _report(trace, judgement)
+    report = report_of(trace, rules)
     if causes:
         report = add_causes(report, Bench(rig, batch, {rule.code: rule for rule in rules}))
     return replace(report, run=replace(trace.run, seconds=time.perf_counter() - started))
@@ -116,32 +114,12 @@ def diagnose_run(
     recording = Recording(name=name)
     result = train(experiment, seed=seed, watcher=recording, max_seconds=max_seconds)
     trace = recording.trace(result.losses, seconds=result.seconds)
-    judgement = judge(trace, rules)
-    report = _report(trace, judgement)
+    report = report_of(trace, rules)
     if causes and report.findings:
         rig = build(experiment, seed)
         report = add_causes(report, Bench(rig, first_batch(rig), {rule.code: rule for rule in rules}, experiment))
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
     return replace(report, run=run), result
-
-
-def _report(trace: Trace, judgement: Judgement) -> Report:
-    skipped = dict(judgement.skipped)
-    if not trace.layers:
-        skipped["structure"] = "no operation of this model could be seen (TorchScript?): nothing is known of its layers"
-    if "update_norm" not in trace.columns:
-        skipped["updates"] = "no step was taken"
-    chance = trainability(trace)
-    if chance is None:
-        skipped["chance to train"] = "known for plain networks of 16 to 64 units a layer with cross-entropy only"
-    return Report(
-        run=trace.run,
-        findings=judgement.findings,
-        trainability=chance,
-        checked=judgement.checked,
-        skipped=skipped,
-        trace=trace,
-    )
 
 
 def errors(findings: Iterable[Finding], at_least: str = "error") -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,8 @@ class Event:
 
     Attributes:
         step: The step.
-        kind: `skip`, `clip`, `rollback`, `stop` (a guard stepped in), `scaler_skip` (GradScaler left the step out), `bad_operation` (the first
-            operation that made a value that is not finite) or `fault` (watching itself stopped).
+        kind: `skip`, `clip`, `rollback` or `stop` (a guard stepped in), `scaler_skip` (GradScaler left the step out), `bad_operation` (the
+            first operation that made a value that is not finite) or `fault` (watching itself stopped).
         message: One sentence with its number and place.
     """
 
@@ -188,6 +189,13 @@ class Trace:
         seen = self._take(np.flatnonzero(self.steps < step))
         curves = {k: Curve(c.steps[c.steps < step], c.values[c.steps < step]) for k, c in self.curves.items()}
         return replace(seen, curves=curves, events=tuple(e for e in self.events if e.step < step))
+
+    def seen(self, names: Collection[str]) -> Trace:
+        """Returns the sampled steps at which each of these columns has a value."""
+        index = np.arange(len(self.steps))
+        for name in names:
+            index = index[~np.isnan(self.column(name)[index]).all(1)]
+        return self if len(index) == len(self.steps) else self._take(index)
 
     def window(self, n: int) -> Trace:
         """Returns the last n sampled steps (all, if there are fewer)."""

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evengrad.cli.compare import compare
 from evengrad.cli.options import AsJson, Device, Output, console_of, progress, writable
+from evengrad.cli.report import report as report_command
+from evengrad.cli.report import show as _show
 from evengrad.cli.search import search
 from evengrad.cli.study import commands as study_commands
+from evengrad.cli.watch import watch
 from evengrad.errors import EvengradError, ForwardError, unknown
 from evengrad.types import SEVERITIES
 
@@ -28,6 +32,9 @@ app = typer.Typer(
 
 app.add_typer(study_commands, name="study")
 app.command()(search)
+app.command()(report_command)
+app.command()(compare)
+app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(watch)
 
 Target = Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="File and the name of the Experiment in it.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, data order and dropout.")]
@@ -206,18 +213,6 @@ def _users_traceback(error: BaseException) -> str:
     frames = [f for f in shown.stack if not f.filename.startswith(ours[:2]) and not f.filename.endswith(ours[2])]
     shown.stack = traceback.StackSummary.from_list(frames)
     return "".join(shown.format() if frames else shown.format_exception_only())
-
-
-def _show(report: Report, json: bool, output: Path | None) -> None:
-    if output is not None:
-        path = report.to_html(output)
-        print(f"report: {path.resolve()}", file=sys.stderr)
-    if json:
-        print(report.to_json())
-    else:
-        from evengrad.report.text import render
-
-        render(report, console_of())
 
 
 def _exit_by_findings(report: Report, fail_on: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,15 @@ from dataclasses import dataclass
 
 from evengrad.errors import InputError
 
+_RAREST = 16  # steps between two norms of all gradients, at most
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence:
     """Which steps are looked into, and how far.
 
-    Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (8% each): about 70 of
-    the first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room.
+    Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
+    first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room.
 
     Attributes:
         parameters: Steps between looks at gradients, weights and updates; None spaces them as said.
@@ -32,7 +35,7 @@ class Cadence:
     layers: int | None = None
     budget: float = 0.01
     dense: int = 20
-    growth: float = 1.08
+    growth: float = 1.1
 
     def __post_init__(self) -> None:
         for name in ("parameters", "layers"):
@@ -53,6 +56,7 @@ class Clock:
         self.spent = 0.0  # seconds in watching's own code
         self._started = time.perf_counter()
         self._next, self._layer_cost = 0, 0.0
+        self._norm_last, self._norm_every, self._norm_cost, self._step_cost = -1, 1, math.inf, 0.0
         self._running = False
 
     @contextmanager
@@ -83,6 +87,20 @@ class Clock:
         if self.cadence.layers is not None:
             return step % self.cadence.layers == 0
         return self.parameters_due(step) and (step == 0 or self.spent + self._layer_cost <= self.cadence.budget * self.elapsed)
+
+    def norm_due(self, step: int) -> bool:
+        """True if the norm of all gradients is measured at this step: at each, or as often as a quarter of the budget allows."""
+        return step - self._norm_last >= self._norm_every or self.parameters_due(step)
+
+    def norm_took(self, step: int, seconds: float) -> None:
+        """Remembers the step, and the quickest such measurement."""
+        self._norm_last, self._norm_cost = step, min(self._norm_cost, seconds)
+
+    def step_took(self, seconds: float) -> None:
+        """Remembers how long a step of the training takes by itself."""
+        self._step_cost = seconds if self._step_cost == 0 else 0.9 * self._step_cost + 0.1 * seconds
+        allowed = 0.25 * self.cadence.budget * self._step_cost
+        self._norm_every = max(1, min(_RAREST, math.ceil(self._norm_cost / allowed))) if allowed > 0 else 1
 
     def taken(self, step: int) -> None:
         """Plans the next sampled step."""

@@ -35,7 +35,12 @@ def attach(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], listen
     Nothing is hooked inside the model. A copy, a saved file, a compiled or exported program of it holds no trace of the hooks.
     """
     end_of_backward = _EndOfBackward(listener.on_backward)
-    removals = [_hook_root(model, RootHook(listener, end_of_backward)), end_of_backward.hook(model)]
+
+    def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        end_of_backward.asked = False  # should the backward pass before have raised
+        listener.on_forward(args, kwargs)
+
+    removals = [hook_calls(model, called), end_of_backward.hook(model)]
     for optimizer in optimizers:
         before = optimizer.register_step_pre_hook(lambda o, a, k: listener.before_step(o, closure=_has_closure(a, k)))
         after = optimizer.register_step_post_hook(lambda o, a, k: listener.after_step(o))
@@ -53,20 +58,19 @@ def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return any(callable(x) for x in given)
 
 
-class RootHook:
-    """The one hook on a watched model. It returns at once while the model is compiled, exported, traced or transformed; its copies do nothing."""
+class QuietHook:
+    """A module's pre-hook that returns at once while the module is compiled, exported, traced or transformed; its copies do nothing."""
 
     __name__ = "evengrad"
 
-    def __init__(self, listener: Listener, end_of_backward: _EndOfBackward) -> None:
-        self._listener, self._end_of_backward = listener, end_of_backward
+    def __init__(self, call: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> None:
+        self._call = call
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
             return
         if module.training and torch.is_grad_enabled() and torch._C._functorch.peek_interpreter_stack() is None:
-            self._end_of_backward.asked = False  # should the backward pass before have raised
-            self._listener.on_forward(args, kwargs)
+            self._call(args, kwargs)
 
     def __reduce__(self) -> Any:
         return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything, does nothing, and needs no evengrad to be loaded
@@ -89,19 +93,20 @@ class _Hooks(OrderedDict[int, Any]):
         return super().items()
 
     def values(self) -> Any:
-        return [hook for _, hook in self.items() if not isinstance(hook, RootHook)]
+        return [hook for _, hook in self.items() if not isinstance(hook, QuietHook)]
 
     def restored(self) -> OrderedDict[int, Any]:
         """What the module should have once ours is gone: the original, unless hooks were added since, whose handles refer to this one."""
         return self if any(key not in self.original for key in self) else self.original
 
     def __reduce__(self) -> Any:
-        return OrderedDict, ([(key, hook) for key, hook in self.items() if not isinstance(hook, RootHook)],)
+        return OrderedDict, ([(key, hook) for key, hook in self.items() if not isinstance(hook, QuietHook)],)
 
 
-def _hook_root(model: nn.Module, hook: RootHook) -> _Removal:
+def hook_calls(model: nn.Module, call: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> _Removal:
+    """Has `call(args, kwargs)` called before each training call of a module; returns what ends that."""
     model._forward_pre_hooks = _Hooks(model._forward_pre_hooks)  # type: ignore[arg-type]
-    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = model.register_forward_pre_hook(QuietHook(call), with_kwargs=True)
 
     def remove() -> None:
         handle.remove()
@@ -122,7 +127,12 @@ class _EndOfBackward:
         learning = [p for p in model.parameters() if p.requires_grad]
         ends = {id(p): p for p in (learning[:1] + learning[-1:])}
         handles = [p.register_post_accumulate_grad_hook(self._arrived) for p in ends.values()]
-        return lambda: [handle.remove() for handle in handles] and None
+
+        def remove() -> None:
+            for handle in handles:
+                handle.remove()
+
+        return remove
 
     def _arrived(self, _: Tensor) -> None:
         if self.asked or torch.compiler.is_compiling():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,10 +15,25 @@ _POINTS = 2**16  # of a curve
 _EVENTS = 1000
 
 
-class Log:
-    """Sampled columns, curves and events of a run. Where it grows too long, every second sampled step of the middle is left out."""
+@dataclass
+class Fresh:
+    """What was added to a log since it was last asked: frames and planes by step, points (steps, values) by curve, events."""
 
-    def __init__(self) -> None:
+    frames: dict[int, dict[str, Floats]] = field(default_factory=dict)
+    planes: dict[int, dict[str, Floats]] = field(default_factory=dict)
+    points: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+
+class Log:
+    """Sampled columns, curves and events of a run. Where it grows too long, every second sampled step of the middle is left out.
+
+    Args:
+        fresh: True to keep what is added until `taken` is called.
+    """
+
+    def __init__(self, *, fresh: bool = False) -> None:
+        self._fresh = Fresh() if fresh else None
         self.layers: tuple[Layer, ...] = ()
         self.facts = Facts()
         self.events: list[Event] = []
@@ -28,6 +44,8 @@ class Log:
     def add(self, step: int, columns: Mapping[str, Floats]) -> None:
         """Adds columns (L,) of a step to those that it has."""
         self._frames.setdefault(step, {}).update(columns)
+        if self._fresh is not None:
+            self._fresh.frames.setdefault(step, {}).update(columns)
         if len(self._frames) > _FRAMES:
             self._frames = _thinned(self._frames)
             self._planes = {k: v for k, v in self._planes.items() if k in self._frames}
@@ -35,12 +53,16 @@ class Log:
     def add_plane(self, step: int, name: str, values: Floats) -> None:
         """Adds a plane (L, K) of a step."""
         self._planes.setdefault(step, {})[name] = values
+        if self._fresh is not None:
+            self._fresh.planes.setdefault(step, {})[name] = values
 
     def point(self, name: str, step: int, value: float) -> None:
         """Adds a point to a curve."""
-        steps, values = self._curves.setdefault(name, ([], []))
-        steps.append(step)
-        values.append(value)
+        for curves in (self._curves, self._fresh.points) if self._fresh is not None else (self._curves,):
+            steps, values = curves.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
+        steps, values = self._curves[name]
         if len(steps) > _POINTS:
             del steps[1:-_LAST:2], values[1:-_LAST:2]
 
@@ -48,6 +70,20 @@ class Log:
         """Adds an event; after 1,000 only curves tell how many there were."""
         if len(self.events) < _EVENTS:
             self.events.append(event)
+            if self._fresh is not None:
+                self._fresh.events.append(event)
+
+    def taken(self) -> Fresh:
+        """Returns what was added since the last call; nothing where the log was not made to keep it."""
+        found = self._fresh or Fresh()
+        if self._fresh is not None:
+            self._fresh = Fresh()
+        return found
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the curves."""
+        return frozenset(self._curves)
 
     def trace(self, run: Run) -> Trace:
         """Returns all that is held."""

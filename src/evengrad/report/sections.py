@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evengrad.report import pictures
+from evengrad.report.events import Happenings
 from evengrad.report.layers import layer_table
 from evengrad.report.markup import Markup, el, join, prose
 from evengrad.report.profile import Profile
@@ -23,6 +24,7 @@ def article(shown: View, trace: Trace | None, number: int, *, level: int) -> Mar
         _section("Over the run", over_the_run(shown, trace), level) if trace is not None and (several or shown.curves) else None,
         _section("Layer by layer", layer_table(shown, trace), level) if trace is not None and shown.planes and not several else None,
         _section("Findings", el("div", *map(_finding, shown.findings), class_="card"), level) if shown.findings else None,
+        _section("What happened on the way", _happened(shown.happened), level) if shown.happened else None,
         _section(_trials_title(shown.trials), _trials(shown.trials), level) if shown.trials else None,
         _section("Worth trying", el("div", *map(_idea, shown.ideas), class_="card"), level) if shown.ideas else None,
         _section("In your code", _patch(shown.patch), level) if shown.patch else None,
@@ -71,6 +73,15 @@ def _finding(finding: FindingView) -> Markup:
     why = el("p", cause, proof, class_="why") if cause or proof else None
     also = el("p", el("b", "Also works: "), "; ".join(finding.also), ".", class_="why") if finding.also else None
     return el("div", head, el("div", el("div", prose(finding.message)), numbers, why, also), class_=f"finding {finding.severity}")
+
+
+def _happened(groups: tuple[Happenings, ...]) -> Markup:
+    items = []
+    for group in groups:
+        summary = el("dd", group.summary) if group.summary else None
+        told = (el("dd", el("b", step), " ", prose(message)) for step, message in group.told)
+        items.append(join(el("dt", group.kind), summary, *told))
+    return el("div", el("dl", *items), class_="card looked")
 
 
 def _trials_title(trials: Trials) -> str:

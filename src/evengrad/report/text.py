@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from evengrad.report.events import Happenings
 from evengrad.report.numbers import number
 from evengrad.report.profile import Bar, Profile
 from evengrad.report.report import Report
@@ -32,7 +33,7 @@ STYLES = {
 }
 _MARKS = {"zero": (ZERO, "bold"), "nan": (NAN, "bold magenta"), "unseen": (UNSEEN, "dim")}
 _COLD, _WARM, _MIDDLE = (33, 102, 172), (217, 95, 14), (150, 155, 165)
-_ASCII: dict[int, str] = str.maketrans(
+ASCII: dict[int, str] = str.maketrans(
     {
         "×": "x",
         "−": "-",
@@ -51,7 +52,7 @@ _ASCII: dict[int, str] = str.maketrans(
         "…": "..",
     }
 )
-_ASCII |= dict(zip(map(ord, BLOCKS), "_.:-=+*#", strict=True))
+ASCII |= dict(zip(map(ord, BLOCKS), "_.:-=+*#", strict=True))
 _INDENT, MIN_ROOM = 14, 12  # columns before a cause; the narrowest picture worth its place
 
 
@@ -65,7 +66,7 @@ def plain(report: Report, width: int = 100) -> str:
 def render(report: Report, console: Console) -> None:
     """Prints the report on `console`, in colour where it has some; in ASCII where it has nothing else."""
     if console.options.ascii_only:
-        text = plain(report, console.width).translate(_ASCII).encode("ascii", "replace").decode()
+        text = plain(report, console.width).translate(ASCII).encode("ascii", "replace").decode()
         console.print(Text(text), soft_wrap=True, highlight=False, end="")
     else:
         _print(report, console)
@@ -90,6 +91,10 @@ def _parts(shown: View, width: int) -> Iterator[RenderableType]:
     for finding in shown.findings:
         yield Text()
         yield from _finding(finding, width)
+    if shown.happened:
+        yield Text("\nwhat happened on the way:", style="dim")
+        for group in shown.happened:
+            yield from _happened(group, width)
     if shown.trials is not None:
         yield Text()
         yield _trials(shown.trials, width)
@@ -159,7 +164,7 @@ def _number(value: float) -> str:
 
 
 def _finding(finding: FindingView, width: int) -> Iterator[Text]:
-    head = Text.assemble((finding.severity.upper(), STYLES.get(finding.severity, "bold")), f" {_clean(finding.code)}  ")
+    head = Text.assemble((finding.severity.upper(), STYLES.get(finding.severity, "bold")), f" {clean(finding.code)}  ")
     yield from _wrapped(head, finding.message, width, indent=max(6, min(len(head), _INDENT + 2)))
     why = ": ".join(x for x in (finding.word, finding.proof or finding.cause) if x)
     if why:
@@ -168,6 +173,15 @@ def _finding(finding: FindingView, width: int) -> Iterator[Text]:
     attempt = " | ".join(x for x in (finding.attempt, also) if x)
     if attempt:
         yield from _wrapped(f"      {'try' if finding.attempt else '':<8}", attempt, width, indent=_INDENT, label="dim")
+
+
+def _happened(group: Happenings, width: int) -> Iterator[Text]:
+    kind = clean(group.kind)
+    if group.summary:
+        yield from _wrapped(f"  {kind}: ", group.summary, width, indent=6)
+    for step, message in group.told:
+        first = f"    {step}: " if group.summary else f"  {kind}, {step}: "
+        yield from _wrapped(first, message, width, indent=6)
 
 
 def _trials(trials: Trials, width: int) -> Table:
@@ -186,7 +200,7 @@ def _trials(trials: Trials, width: int) -> Table:
         style = "bold green" if row.chosen else ""
         cells = (("✓ " if row.chosen else "  ") + row.label, score(trials.metric, row.median), spread(trials.metric, row))
         dots = [_dots(row, room)] if room >= MIN_ROOM else []
-        table.add_row(*(Text(_clean(c), style=style) for c in cells), *dots, Text(_clean(row.findings)))
+        table.add_row(*(Text(clean(c), style=style) for c in cells), *dots, Text(clean(row.findings)))
     return table
 
 
@@ -204,7 +218,7 @@ def _dots(row: Trial, room: int) -> Text:
 
 
 def _patch(line: PatchLine) -> Text:
-    return Text(f"  {_clean(line.text)}", style={"add": "green", "del": "red"}.get(line.kind, ""))
+    return Text(f"  {clean(line.text)}", style={"add": "green", "del": "red"}.get(line.kind, ""))
 
 
 def _foot(shown: View, width: int) -> Iterator[Text]:
@@ -228,7 +242,7 @@ def _wrapped(first: str | Text, body: str, width: int, *, indent: int, style: st
     """Wraps `body` after `first`; later lines are indented. Nothing is read as markup."""
     head = first if isinstance(first, Text) else Text.assemble((first, label))
     lines = textwrap.wrap(
-        _clean(body),
+        clean(body),
         max(width, indent + 20),
         initial_indent="\0" * len(head),
         subsequent_indent=" " * indent,
@@ -239,6 +253,6 @@ def _wrapped(first: str | Text, body: str, width: int, *, indent: int, style: st
         yield head + Text(line.lstrip("\0"), style=style) if n == 0 else Text(line, style=style)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Shows control characters, so that a name cannot move the cursor or colour the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)

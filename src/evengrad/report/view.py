@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from evengrad.report import wording
+from evengrad.report.events import Happenings, happenings
 from evengrad.report.numbers import number, percent, plural, quantity, seconds
 from evengrad.report.planes import Plane, planes
 from evengrad.report.profile import Profile, gradient_word, layer_count, profile
 from evengrad.report.report import Report
 from evengrad.report.trials import Trials, score, trials
 from evengrad.report.troubles import FindingView, finding_views
-from evengrad.types import Curve, Finding
+from evengrad.types import Curve, Finding, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class View:
     planes: tuple[Plane, ...]
     curves: dict[str, Curve]
     findings: tuple[FindingView, ...]
+    happened: tuple[Happenings, ...]
     trainability: str
     trials: Trials | None
     ideas: tuple[Idea, ...]
@@ -79,6 +81,7 @@ def view(report: Report) -> View:
         planes=planes(report.trace) if report.trace is not None else (),
         curves=dict(report.trace.curves) if report.trace is not None else {},
         findings=finding_views(report),
+        happened=happenings(report.trace),
         trainability=_trainability(report),
         trials=trials(report),
         ideas=() if report.outcomes else tuple(_ideas(report)),
@@ -87,6 +90,12 @@ def view(report: Report) -> View:
         skipped=skipped(report.skipped),
         next=_next(report),
     )
+
+
+def steps_taken(trace: Trace) -> int:
+    """Returns how many steps a run had, by its curves and its sampled steps."""
+    ends = [int(steps[-1]) + 1 for steps in (trace.steps, *(c.steps for c in trace.curves.values())) if len(steps)]
+    return max(ends, default=0)
 
 
 def patch_lines(patch: str) -> tuple[PatchLine, ...]:
@@ -107,10 +116,8 @@ def skipped(reasons: dict[str, str]) -> tuple[tuple[str, str], ...]:
 def _header(report: Report) -> list[str]:
     run, trace = report.run, report.trace
     parts = [plural(layer_count(trace), "layer")] if trace is not None else []
-    taken = max((int(c.steps[-1]) + 1 for c in trace.curves.values() if len(c.steps)), default=0) if trace is not None else 0
     if trace is not None and len(trace.steps) > 1:
-        taken = max(taken, int(trace.steps[-1]) + 1)
-        parts.append(f"{plural(taken, 'step')} ({len(trace.steps)} looked into), batches of {run.samples}")
+        parts.append(f"{plural(steps_taken(trace), 'step')} ({len(trace.steps)} looked into), batches of {run.samples}")
     elif run.samples:
         parts.append(f"one batch of {run.samples}")
     if report.outcomes:

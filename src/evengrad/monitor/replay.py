@@ -1,0 +1,84 @@
+"""The last call of a watched model -> facts about it, and the same call once more with instruments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evengrad.trace import facts as evidence
+from evengrad.trace.batch import Batch
+from evengrad.trace.capture import tensors_in
+from evengrad.trace.scanner import BadOperation, first_bad_operation
+from evengrad.trace.structure import Structure
+from evengrad.types import Facts
+
+
+@dataclass
+class Call:
+    """One call: its inputs by reference, and what is needed to repeat it.
+
+    Attributes:
+        args: Positional inputs.
+        kwargs: Named inputs.
+        generators: State of torch's generators before the call, by device.
+        autocast: Device type -> dtype, where autocast was on.
+        versions: How often each input tensor had been written to.
+        targets: What the loss compared with, where it is known.
+        loss_fn: The loss, where it is known.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    generators: dict[str, Tensor]
+    autocast: dict[str, torch.dtype]
+    versions: tuple[int, ...]
+    targets: Any = None
+    loss_fn: Any = None
+
+    @staticmethod
+    def of(core: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """Notes a call that is about to run."""
+        generators = {"cpu": torch.get_rng_state()}
+        device = next((p.device for p in core.parameters()), torch.device("cpu"))
+        if device.type == "cuda":
+            generators[str(device)] = torch.cuda.get_rng_state(device)
+        kinds = {"cpu", device.type}
+        autocast = {kind: torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
+        return Call(args, kwargs, generators, autocast, _versions(args, kwargs))
+
+    def facts(self, core: nn.Module, structure: Structure, output: object, optimizers: Sequence[torch.optim.Optimizer]) -> Facts:
+        """Returns the direct evidence that a call gives."""
+        batch = Batch(self.kwargs if self.kwargs and not self.args else self.args)
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            return Facts(
+                inputs=evidence.input_facts(batch, core, structure),
+                head=evidence.head_facts(structure, output),
+                optimizer=evidence.optimizer_facts(optimizers[0], core) if len(optimizers) == 1 else None,
+                mode="train",
+                edges=structure.edges,
+            )
+
+    def first_bad_operation(self, core: nn.Module) -> BadOperation | None:
+        """Runs the call again, as it was, and returns the first operation that made a value that is not finite."""
+        if _versions(self.args, self.kwargs) != self.versions:
+            return None  # the inputs have been overwritten
+        with _autocast(self.autocast):
+            return first_bad_operation(
+                core, self.args, dict(self.kwargs), loss_fn=self.loss_fn, targets=self.targets, rng_state=self.generators
+            )
+
+
+def _versions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(-1 if t.is_inference() else t._version for t in tensors_in((*args, *kwargs.values())))
+
+
+def _autocast(kinds: Mapping[str, torch.dtype]) -> ExitStack:
+    stack = ExitStack()
+    for kind, dtype in kinds.items():
+        stack.enter_context(torch.autocast(kind, dtype=dtype))
+    return stack

@@ -1,0 +1,39 @@
+"""text -> pixels: letters of 5 x 9 dots, so that a picture can name its layers without a drawing library."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+WIDTH, HEIGHT = 6, 9  # of a letter with the gap behind it
+
+# seven rows from the top (nine where a letter reaches below the line), two hexadecimal digits a row, the lowest bit on the right
+_GLYPHS = {
+    part[0]: part[2:]
+    for part in """
+0=0E11131519110E 1=040C040404040E 2=0E11010204081F 3=1F02040201110E 4=02060A121F0202 5=1F101E0101110E 6=0608101E11110E 7=1F010204080808
+8=0E11110E11110E 9=0E11110F01020C a=00000E010F110F b=1010161911111E c=00000E1010110E d=01010D1311110F e=00000E111F100E f=0609081C080808
+g=00000F1111110F010E h=10101619111111 i=04000C0404040E j=02000602020202120C k=10101214181412 l=0C04040404040E m=00001A15151111
+n=00001619111111 o=00000E1111110E p=00001E1111111E1010 q=00000F1111110F0101 r=00001619101010 s=00000E100E011E t=08081C08080906
+u=0000111111130D v=00001111110A04 w=0000111115150A x=0000110A040A11 y=0000111111110F010E z=00001F0204081F A=0E1111111F1111
+B=1E11111E11111E C=0E11101010110E D=1C12111111121C E=1F10101E10101F F=1F10101E101010 G=0E11101711110F H=1111111F111111 I=0E04040404040E
+J=0702020202120C K=11121418141211 L=1010101010101F M=111B1515111111 N=11111915131111 O=0E11111111110E P=1E11111E101010 Q=0E11111115120D
+R=1E11111E141211 S=0F10100E01011E T=1F040404040404 U=1111111111110E V=11111111110A04 W=1111111515150A X=11110A040A1111 Y=1111110A040404
+Z=1F01020408101F .=00000000000C0C ,=00000000000C0408 _=0000000000001F -=0000001F000000 /=00010204081000 :=000C0C000C0C00 |=04040404040404
+(=02040808080402 )=08040202020408 [=0E08080808080E ]=0E02020202020E <=02040810080402 >=08040201020408 ==00001F001F0000 +=0004041F040400
+#=0A0A1F0A1F0A0A …=00000000000015
+""".split()
+}
+_OTHER = "1F11111111111F"
+
+
+def dots(text: str, size: int = 2) -> Bools:
+    """Returns the text as pixels (9 size, 6 size len(text)), True where there is ink; a letter that it does not have is a box."""
+    return np.kron(np.concatenate([_glyph(c) for c in text] or [np.zeros((HEIGHT, 0), bool)], 1), np.ones((size, size), bool))
+
+
+def _glyph(character: str) -> Bools:
+    rows = "" if character == " " else _GLYPHS.get(character, _OTHER)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(rows.ljust(2 * HEIGHT, "0")), np.uint8)[:, None], axis=1)[:, 3:]  # (9, 5)
+    return np.pad(bits, ((0, 0), (0, WIDTH - bits.shape[1]))).astype(bool)

@@ -26,7 +26,7 @@ import evengrad
 from evengrad import synthetic
 from evengrad.errors import InputError, UnknownNameError
 from evengrad.store import RunFile, StoreError, default_folder, find_run, list_runs, read_run, writer
-from evengrad.store.thinning import thin
+from evengrad.store.thinning import give_back, thin
 from evengrad.types import Curve, Event, Facts, Layer, Run, Trace
 
 LAYERS = synthetic.chain(3).layers
@@ -560,7 +560,8 @@ def test_a_run_is_read_where_nothing_can_be_written(tmp_path: Path, locked_folde
 def test_a_large_run_is_thinned_to_its_bound_and_keeps_its_ends(tmp_path: Path) -> None:
     bound, count = 100_000, 4000
     with RunFile.create(tmp_path, "x", max_bytes=bound) as file:
-        file.write(layers=LAYERS)
+        file.write(layers=LAYERS, points={"val_loss": (range(500), range(500))})
+        file.write(points={"val_loss": (range(500, 900), range(500, 900))})
         sizes = []
         for step in range(count):
             file.write(frames={step: frame(step)}, points={"loss": ([2 * step, 2 * step + 1], [step / 3, -step])})
@@ -578,6 +579,7 @@ def test_a_large_run_is_thinned_to_its_bound_and_keeps_its_ends(tmp_path: Path) 
     assert curve.steps[:20].tolist() == [*range(20)]
     assert curve.steps[-20:].tolist() == [*range(2 * count - 20, 2 * count)]
     assert (np.diff(curve.steps) > 0).all()
+    assert trace.curves["val_loss"].values.tolist() == [*range(900)]  # not long
     np.testing.assert_array_equal(curve.values, np.where(curve.steps % 2, -(curve.steps // 2), curve.steps // 2 / 3))
 
 
@@ -594,6 +596,17 @@ def test_what_may_not_be_thinned_does_not_end_the_run(tmp_path: Path, monkeypatc
     assert len(trace.steps) < 100
     assert len(trace.events) == 100
     assert 0 < len(passes) < 50  # not at every write
+
+
+def test_space_is_given_back_in_a_few_strides(tmp_path: Path) -> None:
+    with RunFile.create(tmp_path, "x") as file:
+        file.write(layers=LAYERS, planes={step: {"h": np.ones((3, 2000))} for step in range(500)})
+        file._database.execute("DELETE FROM frames")
+        statements: list[str] = []
+        file._database.set_trace_callback(statements.append)
+        give_back(file._database)
+        assert 0 < sum("incremental_vacuum" in x for x in statements) < 5  # each waits for the disk
+        assert file._database.execute("PRAGMA freelist_count").fetchone() == (0,)
 
 
 def test_a_damaged_curve_is_not_thinned_away(tmp_path: Path) -> None:
@@ -634,6 +647,7 @@ BIT = "CAST(substr(data, 1, 2) || x'55' || substr(data, 4) AS BLOB)"
     ("statement", "says"),
     [
         (f"UPDATE frames SET data = {BIT} WHERE id IN (4, 8)", "2 of 30 frames (step 3, step 7)"),
+        ("UPDATE frames SET data = x'ff' || 'text that is none' WHERE id = 4", "1 of 30 frames (step 3)"),
         ("UPDATE frames SET step = 99 WHERE id = 4", "1 of 30 frames (step 99)"),
         ("UPDATE frames SET data = substr(data, 1, 8)", "30 of 30 frames (step 0, step 1, step 2, step 3, step 4 and 25 more)"),
         ("UPDATE frames SET data = NULL WHERE 0", ""),

@@ -142,6 +142,8 @@ def test_two_stored_runs_are_compared(cli: Run, store: Path) -> None:
     lines = {" ".join(line.split()) for line in done.out.splitlines()}
     assert {"gone VAN001", "new none", "gradient a layer ×0.30 → ×1.00", "steps 100 → 100", "skip 5 → 5 times"} <= lines
     assert done.out.strip() == str(eg.compare("stuck", store / "healthy.evengrad"))
+    RunFile.create(store.parent / "other", "begun").close()
+    assert "gradient a layer ? → ?" in " ".join(cli("compare", "begun", "begun", "--store", str(store.parent / "other")).out.split())
     found = json.loads(cli("compare", "stuck", "healthy", "--json").out)
     assert found["gone"] == ["VAN001"]
     assert found["events"] == {"skip": [5, 5]}
@@ -150,7 +152,8 @@ def test_two_stored_runs_are_compared(cli: Run, store: Path) -> None:
 def test_a_kind_of_event_cannot_colour_the_terminal(cli: Run, store: Path) -> None:
     with RunFile.create(store, "evil") as file:
         file.write(events=[Event(step=0, kind="\x1b[31m", message="")])
-    assert "\x1b" not in cli("compare", "evil", "stuck").out + cli("report", "evil").out
+    shown = [cli("compare", "evil", "stuck"), cli("report", "evil")]
+    assert all(done.code == 0 and "[31m" in done.out and "\x1b" not in done.out for done in shown)
 
 
 def test_a_terminal_without_unicode_gets_ascii(shell: Run, store: Path) -> None:

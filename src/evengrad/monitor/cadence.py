@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from evengrad.errors import InputError
@@ -49,7 +47,7 @@ class Cadence:
 
 
 class Clock:
-    """Applies a cadence to one run: keeps time of what watching costs."""
+    """Applies a cadence to one run; a context manager that keeps time of what watching costs."""
 
     def __init__(self, cadence: Cadence) -> None:
         self.cadence = cadence
@@ -57,20 +55,18 @@ class Clock:
         self._started = time.perf_counter()
         self._next, self._layer_cost = 0, 0.0
         self._norm_last, self._norm_every, self._norm_cost, self._step_cost = -1, 1, math.inf, 0.0
-        self._running = False
+        self._depth, self._entered = 0, 0.0
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Counts the time inside as watching's; calls may be nested."""
-        if self._running:
-            yield
-            return
-        self._running, began = True, time.perf_counter()
-        try:
-            yield
-        finally:
-            self._running = False
-            self.spent += time.perf_counter() - began
+    def __enter__(self) -> None:
+        """Counts the time until the exit as watching's; may be nested."""
+        self._depth += 1
+        if self._depth == 1:
+            self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.spent += time.perf_counter() - self._entered
 
     @property
     def elapsed(self) -> float:

@@ -14,9 +14,9 @@ from evengrad.trace.recorder import stored
 from evengrad.trace.stats import tensor_stats
 from evengrad.types import Floats, Series
 
-_SAMPLE = 4096  # entries of a tensor whose change is looked at; tensors up to this size are looked at in full
-_MEANT = 2**16  # entries of a gradient that its means are taken over on a CPU, where a pass over all costs more than a norm
+_SAMPLE = 4096  # entries of a tensor that means and changes are taken over; tensors up to this size are looked at in full
 _GLANCE = 512
+_RUN = 64
 _BINS = 64
 _SAFE = (1e-15, 1e15)  # norms between these have squares that single precision holds
 _GRAD = ("grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")
@@ -92,11 +92,10 @@ def total_norm(parameters: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def seem_finite(parameters: Sequence[Tensor]) -> bool:
-    """Looks at up to 512 entries of the first and last four gradients: what is not finite anywhere on the way reaches the first ones."""
-    ends = parameters if len(parameters) <= 8 else [*parameters[:4], *parameters[-4:]]
-    norms = torch._foreach_norm([_sampled(dense(p.grad), _GLANCE) for p in ends])
-    return math.isfinite(float(torch.stack([n.float() for n in norms]).sum())) if norms else True
+def seems_finite(optimizer: torch.optim.Optimizer) -> bool:
+    """Looks at up to 512 entries of the first gradient: what is not finite anywhere in a backward pass reaches it, unless it is masked."""
+    first = next((g for group in optimizer.param_groups for p in group["params"] if (g := p.grad) is not None), None)
+    return first is None or math.isfinite(float(_sampled(dense(first), _GLANCE).sum()))
 
 
 @torch.no_grad()
@@ -127,7 +126,7 @@ def _measured(tensors: Sequence[Tensor]) -> Series:
     rows = []
     for t in tensors:
         low, high = torch.aminmax(t)
-        some = _sampled(t, _MEANT)
+        some = _sampled(t, _SAMPLE)
         rows.append(torch.stack((torch.linalg.vector_norm(t), some.mean(), some.abs().mean(), torch.maximum(-low, high))))
     values = torch.stack(rows).double().numpy()
     unsafe = [i for i, norm in enumerate(values[:, 0]) if not _SAFE[0] < norm < _SAFE[1]]
@@ -155,6 +154,9 @@ def dense(tensor: Tensor | None) -> Tensor:
 
 
 def _sampled(tensor: Tensor, most: int) -> Tensor:
-    """Up to so many entries at a fixed spacing."""
+    """Up to so many entries: runs of 64 at a fixed spacing, since single ones would each be a line of memory."""
     flat = tensor.detach().reshape(-1)
-    return flat[:: -(-flat.numel() // most)] if flat.numel() > most else flat
+    if flat.numel() <= most:
+        return flat
+    runs = most // _RUN
+    return flat[: flat.numel() // runs * runs].view(runs, -1)[:, :_RUN]

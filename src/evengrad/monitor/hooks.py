@@ -19,6 +19,10 @@ class Listener(Protocol):
     def on_forward(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """The model is about to be called."""
 
+    @property
+    def wants_backward(self) -> bool:
+        """True if the end of this backward pass is to be told."""
+
     def on_backward(self) -> None:
         """A backward pass is over: gradients are as autograd left them, before any clipping."""
 
@@ -34,7 +38,7 @@ def attach(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], listen
 
     Nothing is hooked inside the model. A copy, a saved file, a compiled or exported program of it holds no trace of the hooks.
     """
-    end_of_backward = _EndOfBackward(listener.on_backward)
+    end_of_backward = _EndOfBackward(listener)
 
     def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         end_of_backward.asked = False  # should the backward pass before have raised
@@ -119,8 +123,8 @@ def hook_calls(model: nn.Module, call: Callable[[tuple[Any, ...], dict[str, Any]
 class _EndOfBackward:
     """Calls once at the end of each backward pass: asked for by the first gradient that arrives at the first or last parameter."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         self.asked = False
 
     def hook(self, model: nn.Module) -> _Removal:
@@ -135,7 +139,7 @@ class _EndOfBackward:
         return remove
 
     def _arrived(self, _: Tensor) -> None:
-        if self.asked or torch.compiler.is_compiling():
+        if self.asked or not self._listener.wants_backward or torch.compiler.is_compiling():
             return
         self.asked = True
         engine = torch.autograd.Variable._execution_engine
@@ -143,4 +147,4 @@ class _EndOfBackward:
 
     def _done(self) -> None:
         self.asked = False
-        self._call()
+        self._listener.on_backward()

@@ -246,6 +246,10 @@ class _Guarded:
     def __init__(self, listener: Watcher, fault: Callable[[Exception], None]) -> None:
         self._listener, self._fault = listener, fault
 
+    @property
+    def wants_backward(self) -> bool:
+        return self._listener.wants_backward
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
@@ -255,6 +259,7 @@ class _Guarded:
             except Exception as error:
                 self._fault(error)
 
+        setattr(self, name, guarded)
         return guarded
 
 

@@ -28,8 +28,8 @@ class Call:
         generators: State of torch's generators before the call, by device.
         autocast: Device type -> dtype, where autocast was on.
         versions: How often each input tensor had been written to.
-        targets: What the loss compared with, where it is known.
         loss_fn: The loss, where it is known.
+        targets: What the loss compared with, where it is known.
     """
 
     args: tuple[Any, ...]
@@ -37,19 +37,20 @@ class Call:
     generators: dict[str, Tensor]
     autocast: dict[str, torch.dtype]
     versions: tuple[int, ...]
-    targets: Any = None
     loss_fn: Any = None
+    targets: Any = None
 
     @staticmethod
-    def of(core: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        """Notes a call that is about to run."""
-        generators = {"cpu": torch.get_rng_state()}
-        device = next((p.device for p in core.parameters()), torch.device("cpu"))
-        if device.type == "cuda":
-            generators[str(device)] = torch.cuda.get_rng_state(device)
-        kinds = {"cpu", device.type}
+    def of(device: torch.device, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss_fn: Any, random: bool) -> Call:
+        """Notes a call that is about to run; `random` tells whether the model draws random numbers."""
+        kinds = ("cpu", "cuda") if device.type == "cuda" else ("cpu",)
         autocast = {kind: torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
-        return Call(args, kwargs, generators, autocast, _versions(args, kwargs))
+        return Call(args, kwargs, _generators(device) if random else {}, autocast, _versions(args, kwargs), loss_fn)
+
+    def drew_numbers(self, device: torch.device) -> bool:
+        """True if a generator has moved since the call was noted."""
+        now = _generators(device)
+        return any(not torch.equal(state, now[name]) for name, state in self.generators.items())
 
     def facts(self, core: nn.Module, structure: Structure, output: object, optimizers: Sequence[torch.optim.Optimizer]) -> Facts:
         """Returns the direct evidence that a call gives."""
@@ -71,6 +72,13 @@ class Call:
             return first_bad_operation(
                 core, self.args, dict(self.kwargs), loss_fn=self.loss_fn, targets=self.targets, rng_state=self.generators
             )
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states[str(device)] = torch.cuda.get_rng_state(device)
+    return states
 
 
 def _versions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:

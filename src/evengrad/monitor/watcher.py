@@ -76,40 +76,51 @@ class Watcher:
         self._raw: dict[int, Tensor | None] = {}
         self._scale = LossScale(scaler)
         self._found_bad = False
-        cuda = any(p.is_cuda for p in core.parameters())
-        self._late: deque[tuple[int, Tensor]] | None = deque() if cuda and guard is None else None
+        self._device = next((p.device for p in core.parameters()), torch.device("cpu"))
+        self._late: deque[tuple[int, Tensor]] | None = deque() if self._device.type == "cuda" and guard is None else None
         self._loss_fn = loss_fn
         self._unhook_loss = hook_calls(loss_fn, self._on_loss) if isinstance(loss_fn, nn.Module) else None
         self._plain: deque[float] = deque(maxlen=31)
         self._looked: float | None = None
+        self._random = True  # the model draws random numbers, as far as is known
         self._step_began, self._spent_then = time.perf_counter(), 0.0
+
+    @property
+    def wants_backward(self) -> bool:
+        """True if the end of the coming backward pass is to be told: where gradients before clipping are looked at."""
+        return self._guard is not None or self._clock.norm_due(self.step + bool(self._stepped))
 
     def on_forward(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A training call of the model is about to run."""
-        with self._clock.watching():
+        with self._clock:
             self._see_scale()
             if self._stepped:
                 self.finish()
-            self.last = Call.of(self._core, inputs, options)
-            self.last.loss_fn = self._loss_fn
-            self.samples = self.samples or layers.samples_in(inputs, options)
-            if self._look is not None and self._look.failed:
-                self._look.close()
-                self._look, self._calls = None, 0
+            self.last = Call.of(self._device, inputs, options, loss_fn=self._loss_fn, random=self._random)
             self._calls += 1
-            if self._ranks is not None and self._calls == 1 and self.rows.known and self._clock.parameters_due(self.step):
-                self._ranks.listen(self.rows.weights)
-            if self._calls == 1 and not self._compiled and self._clock.layers_due(self.step):
-                self._look = layers.Look(self._model, self._core, max(1, self.samples), (inputs, options), self._returned)
+            if self._calls == 1 or (self._look is not None and self._look.failed):
+                self._first_call(inputs, options)
+
+    def _first_call(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Looks on from inside, if the step is due for it."""
+        self.samples = self.samples or layers.samples_in(inputs, options)
+        if self._look is not None:
+            self._look.close()
+            self._look = None
+        if self._ranks is not None and self.rows.known and self._clock.parameters_due(self.step):
+            self._ranks.listen(self.rows.weights)
+        if not self._compiled and self._clock.layers_due(self.step):
+            self._look = layers.Look(self._model, self._core, max(1, self.samples), (inputs, options), self._returned)
 
     def _on_loss(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         if self.last is not None and len(inputs) > 1:
             self.last.targets = inputs[1]
 
     def _returned(self, look: layers.Look, output: Any) -> None:
-        with self._clock.watching():
+        with self._clock:
+            assert self.last is not None
             if not self.rows.known:
-                assert self.last is not None
+                self._random = self.last.drew_numbers(self._device)
                 self.rows.read(look.structure(output), layers.signature(look.capture))
                 self._log.layers, self._log.facts = (
                     self.rows.layers,
@@ -120,7 +131,7 @@ class Watcher:
 
     def on_backward(self) -> None:
         """Gradients are as autograd left them: before unscaling and clipping."""
-        with self._clock.watching():
+        with self._clock:
             self._raw = {id(o): self._looked_at(o) for o in self._optimizers}
 
     def before_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
@@ -129,7 +140,7 @@ class Watcher:
         Raises:
             TrainingStoppedError: if the guard says so.
         """
-        with self._clock.watching():
+        with self._clock:
             if id(optimizer) in self._stepped:
                 self.finish()
             if closure:
@@ -155,7 +166,7 @@ class Watcher:
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Looks at what the step did."""
-        with self._clock.watching():
+        with self._clock:
             self._restore_gradients()
             held = self._held.pop(id(optimizer), None)
             if held is not None:
@@ -224,10 +235,10 @@ class Watcher:
 
     def _looked_at(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
         """The norm of all gradients if its turn has come or a quick look finds something that is not finite; None if all is well."""
-        parameters = gauges.with_gradient(optimizer)
-        due = self._guard is not None or self._clock.norm_due(self.step)
-        if not due and not any(p.is_cuda for p in parameters) and gauges.seem_finite(parameters):
+        due = self._guard is not None or self._late is not None or self._clock.norm_due(self.step)
+        if not due and gauges.seems_finite(optimizer):
             return None
+        parameters = gauges.with_gradient(optimizer)
         began = time.perf_counter()
         norm = gauges.total_norm(parameters)
         self._clock.norm_took(self.step, time.perf_counter() - began)

@@ -78,7 +78,7 @@ def compared(before: Report, after: Report) -> Comparison:
         gone=tuple(c for c in codes[0] if c not in codes[1]),
         new=tuple(c for c in codes[1] if c not in codes[0]),
         kept=tuple(c for c in codes[0] if c in codes[1]),
-        gradient_gain=_both(traces, gradient_gain),
+        gradient_gain=_both(traces, lambda t: gradient_gain(t) if len(t.steps) else None),
         trainability=(before.trainability, after.trainability),
         steps=_both(traces, lambda t: steps_taken(t) if t.curves or len(t.steps) > 1 else None),
         final_loss=_both(traces, _of("loss", _final)),

@@ -178,3 +178,41 @@ def test_damaged_inputs_are_named_and_no_remedy_is_said_to_heal_them() -> None:
     assert (finding.code, finding.where) == ("NUM001", ("inputs",))
     assert not {"standardize_input", "lower_rate", "clip_norm", "clip_value"} & {p.remedy for p in report.proposals}
     assert not any(i.restored for i in report.interventions if i.code == "NUM001")
+
+
+class Log(nn.Module):
+    """The logarithm of what is above -3."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 3).log()
+
+
+def test_the_first_bad_operation_of_a_run_is_named_by_running_its_step_again() -> None:
+    x, y = points()
+    x = x.clamp(-2, 2)
+    x[37, 2] = -3.0  # the logarithm of zero, in one sample of one batch
+    planted = experiment(lambda: nn.Sequential(Log(), nn.Dropout(0.1), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), data=(x, y), epochs=1)
+    report, result = diagnose_run(planted, chosen_rules(), causes=False)
+    assert report.trace is not None
+    (event,) = report.trace.events
+    assert (event.kind, event.step) == ("bad_operation", int(np.argmin(np.isfinite(result.losses))))
+    assert "log in 0 made 1 of 96 values -inf" in event.message
+    assert event.message in str(report).replace("\n", " ") or "log in 0" in str(report)
+
+
+def test_a_step_that_spoils_the_weights_is_named_and_not_the_one_after_it() -> None:
+    class Root(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            return (h - h).abs().sqrt() + h
+
+    planted = experiment(lambda: nn.Sequential(nn.Linear(6, 8), Root(), nn.Linear(8, 2)), epochs=1)
+    report, result = diagnose_run(planted, chosen_rules(), causes=False)
+    assert np.isfinite(result.losses).tolist()[:2] == [True, False]
+    assert report.trace is not None
+    assert [(e.step, "sqrt" in e.message) for e in report.trace.events] == [(0, True)]
+
+
+def test_a_run_that_stays_finite_is_not_run_again() -> None:
+    report, _ = diagnose_run(experiment(lambda: deep(nn.Tanh, 2)), chosen_rules(), causes=False)
+    assert report.trace is not None
+    assert report.trace.events == ()

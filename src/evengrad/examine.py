@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from evengrad.errors import InputError
 from evengrad.intervene import Bench, add_causes
 from evengrad.judge import chosen_rules, report_of
+from evengrad.monitor.replay import Call
 from evengrad.recording import Recording, trace_of
 from evengrad.report import Report
 from evengrad.rig import Rig
@@ -22,7 +23,7 @@ from evengrad.rules import Rule
 from evengrad.trace.batch import Batch, Loss
 from evengrad.trace.capture import tensors_in
 from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, train
-from evengrad.types import SEVERITIES, Finding
+from evengrad.types import SEVERITIES, Event, Finding
 
 
 def check(
@@ -114,12 +115,45 @@ def diagnose_run(
     recording = Recording(name=name)
     result = train(experiment, seed=seed, watcher=recording, max_seconds=max_seconds)
     trace = recording.trace(result.losses, seconds=result.seconds)
+    if not np.isfinite(result.losses).all():
+        trace = replace(trace, events=_first_bad_operation(experiment, seed, int(np.argmin(np.isfinite(result.losses)))))
     report = report_of(trace, rules)
     if causes and report.findings:
         rig = build(experiment, seed)
         report = add_causes(report, Bench(rig, first_batch(rig), {rule.code: rule for rule in rules}, experiment))
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
     return replace(report, run=run), result
+
+
+class _Scan:
+    """A `Watcher` that runs the last two steps before a loss that is not finite with instruments, and keeps the first bad operation."""
+
+    def __init__(self, last: int) -> None:
+        self.found: tuple[Event, ...] = ()
+        self._steps = range(last - 1, last + 1)
+
+    def before(self, rig: Rig, batch: Batch) -> None:
+        if self.found or rig.step not in self._steps:
+            return
+        inputs = batch.inputs
+        named = inputs if isinstance(inputs, Mapping) else {}
+        args = () if named else tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+        step = Call.of(rig.device, args, named, loss_fn=rig.loss_fn, random=True)
+        step.targets = batch.targets
+        bad = step.first_bad_operation(rig.model)
+        if bad is not None:
+            message = f"first value that is not finite at step {rig.step:,}: {bad.message}"
+            self.found = (Event(step=rig.step, kind="bad_operation", message=message),)
+
+    def after(self, rig: Rig, batch: Batch) -> None:
+        pass
+
+
+def _first_bad_operation(experiment: Experiment, seed: int, step: int) -> tuple[Event, ...]:
+    """Trains again to the step whose loss is not finite: gradients of the step before may have spoiled the weights."""
+    scan = _Scan(step)
+    train(experiment, seed=seed, watcher=scan, max_steps=step + 1)
+    return scan.found
 
 
 def errors(findings: Iterable[Finding], at_least: str = "error") -> list[Finding]:

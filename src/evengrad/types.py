@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -228,10 +229,10 @@ class Trace:
             InputError: if the file is not a saved trace.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {k: file[k] for k in file.files}
             header = json.loads(str(arrays["header"]))
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError, BadZipFile) as error:
             raise InputError(f"{path} is not a trace saved by evengrad ({error})") from error
         curves = {k.split("/")[1] for k in arrays if k.startswith("curve/")}
         facts = header["facts"]

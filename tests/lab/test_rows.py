@@ -16,8 +16,9 @@ import pytest
 import evengrad
 from evengrad.errors import InputError
 from evengrad.lab.packing import address, checked, packed, unpacked
-from evengrad.lab.rows import Run, Store, default_folder
+from evengrad.lab.rows import Run, Store
 from evengrad.lab.study import Cell, Row, Study
+from evengrad.store import default_folder
 
 SERIES = {
     "float64": np.array([0.1, np.nan, -np.inf, 5e-324]),

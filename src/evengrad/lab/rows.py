@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from evengrad.errors import InputError
 from evengrad.lab.packing import checksum, packed, unpacked
 from evengrad.lab.study import Row
+from evengrad.store import default_folder
 
 SCHEMA = 1
 _APPLICATION = 0x45474C42  # "EGLB"
@@ -53,13 +53,6 @@ class Run:
     machine: str
     versions: Mapping[str, str]
     command: str
-
-
-def default_folder() -> Path:
-    """Returns EVENGRAD_STORE, else `evengrad` in the user's data folder."""
-    if chosen := os.environ.get("EVENGRAD_STORE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "evengrad"
 
 
 class Store:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from evengrad.errors import InputError
 
+ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
 _RAREST = 16  # steps between two norms of all gradients, at most
 
 
@@ -16,7 +17,9 @@ class Cadence:
     """Which steps are looked into, and how far.
 
     Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
-    first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room.
+    first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which half of the budget has
+    room. A quarter of it is for the norm of all gradients, which is measured at every step where that fits (and always under a guard).
+    Where a step takes only milliseconds, the hooks alone can cost more than the budget.
 
     Attributes:
         parameters: Steps between looks at gradients, weights and updates; None spaces them as said.
@@ -53,9 +56,10 @@ class Clock:
         self.cadence = cadence
         self.spent = 0.0  # seconds in watching's own code
         self._started = time.perf_counter()
-        self._next, self._layer_cost = 0, 0.0
+        self._next, self._layer_cost, self._layers_spent = 0, 0.0, 0.0
         self._norm_last, self._norm_every, self._norm_cost, self._step_cost = -1, 1, math.inf, 0.0
         self._depth, self._entered = 0, 0.0
+        self._histograms = self._plain_steps = 0
 
     def __enter__(self) -> None:
         """Counts the time until the exit as watching's; may be nested."""
@@ -79,10 +83,11 @@ class Clock:
         return step % every == 0 if every is not None else step >= self._next
 
     def layers_due(self, step: int) -> bool:
-        """True if what flows through the layers at this step is looked into, too: the first, and then as the budget allows."""
+        """True if what flows through the layers at this step is looked into, too: the first, and then as half of the budget allows."""
         if self.cadence.layers is not None:
             return step % self.cadence.layers == 0
-        return self.parameters_due(step) and (step == 0 or self.spent + self._layer_cost <= self.cadence.budget * self.elapsed)
+        room = 0.5 * self.cadence.budget * self.elapsed - self._layers_spent
+        return self.parameters_due(step) and (step == 0 or (self._plain_steps >= ENOUGH_STEPS and self._layer_cost <= room))
 
     def norm_due(self, step: int) -> bool:
         """True if the norm of all gradients is measured at this step: at each, or as often as a quarter of the budget allows."""
@@ -94,9 +99,15 @@ class Clock:
 
     def step_took(self, seconds: float) -> None:
         """Remembers how long a step of the training takes by itself."""
+        self._plain_steps += 1
         self._step_cost = seconds if self._step_cost == 0 else 0.9 * self._step_cost + 0.1 * seconds
         allowed = 0.25 * self.cadence.budget * self._step_cost
         self._norm_every = max(1, min(_RAREST, math.ceil(self._norm_cost / allowed))) if allowed > 0 else 1
+
+    def histograms_due(self) -> bool:
+        """True at every eighth step that is looked into, or as often as the layers where a cadence for them is given."""
+        self._histograms += 1
+        return self.cadence.layers is not None or self._histograms % 8 == 1
 
     def taken(self, step: int) -> None:
         """Plans the next sampled step."""
@@ -105,3 +116,4 @@ class Clock:
     def layers_took(self, seconds: float) -> None:
         """Remembers what the last look at the layers cost; the first, which reads the structure, is no measure of those to come."""
         self._layer_cost = seconds
+        self._layers_spent += seconds

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.monitor import gauges, layers
-from evengrad.monitor.cadence import Clock
+from evengrad.monitor.cadence import ENOUGH_STEPS, Clock
 from evengrad.monitor.guards import Guard, Situation
 from evengrad.monitor.guards.base import Norms, TrainingStoppedError
 from evengrad.monitor.hooks import hook_calls
@@ -26,8 +26,6 @@ from evengrad.monitor.rows import Rows
 from evengrad.monitor.scaling import LossScale, left_out, left_scale
 from evengrad.trace.batch import Loss
 from evengrad.types import Event, Floats
-
-_ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
 
 
 class Watcher:
@@ -301,6 +299,8 @@ class Watcher:
         self._log.point("lr", self.step, float(optimizer.param_groups[0]["lr"]))
         self._layers()
         self._hold(optimizer, scale)
+        if self.outlets is not None and self.outlets.histograms and self.rows.known and self._clock.histograms_due():
+            self._histograms(self.outlets)
         rows = {id(w) for w in self.rows.weights}
         others = float(gauges.total_norm([p for p in gauges.with_gradient(optimizer) if id(p) not in rows])) / scale
         own = self._frame.get("grad_norm", np.zeros(0, np.float32))[self._own_rows(optimizer)].astype(np.float64)
@@ -323,8 +323,6 @@ class Watcher:
         began = time.perf_counter()
         if self._look is not None and self.rows.known:
             self._merge(self._look.columns(self.rows.structure, self._scale.value))
-            if self.outlets is not None and self.outlets.histograms:
-                self._histograms(self.outlets)
             self._look.close()
             self._look = None
             self._looked = time.perf_counter() - began
@@ -375,7 +373,7 @@ class Watcher:
         if looked is None:
             self._plain.append(own)
             self._clock.step_took(own)
-        elif len(self._plain) >= _ENOUGH_STEPS:
+        elif len(self._plain) >= ENOUGH_STEPS:
             extra = max(0.0, own - statistics.median(self._plain))
             self._clock.spent += extra
             self._clock.layers_took(extra + looked)

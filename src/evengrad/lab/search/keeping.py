@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evengrad.errors import InputError
-from evengrad.lab.rows import default_folder
 from evengrad.lab.search.arms import Arms
 from evengrad.lab.search.result import Tried
 from evengrad.lab.search.space import Axis
 from evengrad.lab.search.tuning import numbers_of
 from evengrad.lab.search.watch import COMPLETE, DIVERGED, FAILED, End
+from evengrad.store import default_folder
 from evengrad.trace.batch import call, scalar_loss
 from evengrad.trace.capture import tensors_in
 from evengrad.training import metric_name

@@ -246,7 +246,8 @@ def main() -> None:
             print(f"{count:>5}  {name:<45} {table[name][str(count)]}", flush=True)
     import torch
 
-    found = {"command": "python -m benchmarks.engine", "rounds": args.rounds, "torch": torch.__version__, "load": os.getloadavg()[0]}
+    command = f"python -m benchmarks.engine --rounds {args.rounds} --seconds {args.seconds:g}"
+    found = {"command": command, "rounds": args.rounds, "torch": torch.__version__, "load": os.getloadavg()[0]}
     args.output.write_text(json.dumps(found | {"contenders": table}, indent=1) + "\n")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from evengrad.errors import InputError
 
-ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
+_ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
 _RAREST = 16  # steps between two norms of all gradients, at most
 
 
@@ -59,7 +61,10 @@ class Clock:
         self._next, self._layer_cost, self._layers_spent = 0, 0.0, 0.0
         self._norm_last, self._norm_every, self._norm_cost, self._step_cost = -1, 1, math.inf, 0.0
         self._depth, self._entered = 0, 0.0
-        self._histograms = self._plain_steps = 0
+        self._histograms = 0
+        self._plain: deque[float] = deque(maxlen=31)
+        self._looked: float | None = None
+        self._step_began, self._spent_then = time.perf_counter(), 0.0
 
     def __enter__(self) -> None:
         """Counts the time until the exit as watching's; may be nested."""
@@ -87,7 +92,7 @@ class Clock:
         if self.cadence.layers is not None:
             return step % self.cadence.layers == 0
         room = 0.5 * self.cadence.budget * self.elapsed - self._layers_spent
-        return self.parameters_due(step) and (step == 0 or (self._plain_steps >= ENOUGH_STEPS and self._layer_cost <= room))
+        return self.parameters_due(step) and (step == 0 or (len(self._plain) >= _ENOUGH_STEPS and self._layer_cost <= room))
 
     def norm_due(self, step: int) -> bool:
         """True if the norm of all gradients is measured at this step: at each, or as often as a quarter of the budget allows."""
@@ -97,9 +102,8 @@ class Clock:
         """Remembers the step, and the quickest such measurement."""
         self._norm_last, self._norm_cost = step, min(self._norm_cost, seconds)
 
-    def step_took(self, seconds: float) -> None:
+    def _plain_took(self, seconds: float) -> None:
         """Remembers how long a step of the training takes by itself."""
-        self._plain_steps += 1
         self._step_cost = seconds if self._step_cost == 0 else 0.9 * self._step_cost + 0.1 * seconds
         allowed = 0.25 * self.cadence.budget * self._step_cost
         self._norm_every = max(1, min(_RAREST, math.ceil(self._norm_cost / allowed))) if allowed > 0 else 1
@@ -112,6 +116,24 @@ class Clock:
     def taken(self, step: int) -> None:
         """Plans the next sampled step."""
         self._next = step + 1 if step < self.cadence.dense else max(step + 1, int(step * self.cadence.growth))
+
+    def looked_inside(self, seconds: float) -> None:
+        """Notes a look from inside the step's own pass, and what evaluating it took; the rest shows when the step is over."""
+        self._looked = seconds
+
+    def step_over(self) -> None:
+        """Compares a step that was looked at from inside with those that were not, since a function mode's cost has no place of its own."""
+        now, spent = time.perf_counter(), self.spent + time.perf_counter() - self._entered
+        own = (now - self._step_began) - (spent - self._spent_then)
+        self._step_began, self._spent_then = now, spent
+        looked, self._looked = self._looked, None
+        if looked is None:
+            self._plain.append(own)
+            self._plain_took(own)
+        elif len(self._plain) >= _ENOUGH_STEPS:
+            extra = max(0.0, own - statistics.median(self._plain))
+            self.spent += extra
+            self.layers_took(extra + looked)
 
     def layers_took(self, seconds: float) -> None:
         """Remembers what the last look at the layers cost; the first, which reads the structure, is no measure of those to come."""

@@ -47,9 +47,9 @@ class Call:
         autocast = {kind: torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
         return Call(args, kwargs, _generators(device) if random else {}, autocast, _versions(args, kwargs), loss_fn)
 
-    def drew_numbers(self, device: torch.device) -> bool:
+    def drew_numbers(self) -> bool:
         """True if a generator has moved since the call was noted."""
-        now = _generators(device)
+        now = _generators(torch.device(list(self.generators)[-1]))
         return any(not torch.equal(state, now[name]) for name, state in self.generators.items())
 
     def facts(self, core: nn.Module, structure: Structure, output: object, optimizers: Sequence[torch.optim.Optimizer]) -> Facts:

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evengrad.monitor import gauges, layers
-from evengrad.monitor.cadence import ENOUGH_STEPS, Clock
+from evengrad.monitor import gauges
+from evengrad.monitor.cadence import Clock
 from evengrad.monitor.guards import Guard, Situation
 from evengrad.monitor.guards.base import Norms, TrainingStoppedError
 from evengrad.monitor.hooks import hook_calls
+from evengrad.monitor.layers import samples_in
 from evengrad.monitor.log import Log
+from evengrad.monitor.looking import Looking
 from evengrad.monitor.outlets import Outlets
 from evengrad.monitor.ranks import Ranks
 from evengrad.monitor.replay import Call
-from evengrad.monitor.rows import Rows
 from evengrad.monitor.scaling import LossScale, left_out, left_scale
 from evengrad.trace.batch import Loss
 from evengrad.types import Event, Floats
@@ -55,20 +56,19 @@ class Watcher:
         loss_fn: Loss | None = None,
     ) -> None:
         self.step = 0  # the one in progress
-        self.rows = Rows(core)
         self.last: Call | None = None
         self.samples = 0
         self.outlets: Outlets | None = None
-        self._unseen: dict[str, str] = {}  # topic -> why it was not looked at
-        self._model, self._core, self._optimizers = model, core, tuple(optimizers)
+        self._core, self._optimizers = core, tuple(optimizers)
         self._log, self._clock, self._guard = log, clock, guard
+        self._looking = Looking(model, core, self._optimizers, log, clock)
+        self._rows, self._unseen = self._looking.rows, self._looking.unseen
         self._norms = {id(o): Norms() for o in self._optimizers}
-        self._compiled, self._ranks = layers.compiled(model), Ranks.of(model)
+        self._ranks = Ranks.of(model)
         self._frame: dict[str, Floats] = {}
         self._observed: dict[str, list[Tensor | float]] = {}
         self._stepped: set[int] = set()
         self._calls = 0
-        self._look: layers.Look | None = None
         self._held: dict[int, gauges.Held] = {}
         self._dropped: list[tuple[Tensor, Tensor]] = []
         self._raw: dict[int, Tensor | None] = {}
@@ -78,10 +78,6 @@ class Watcher:
         self._late: deque[tuple[int, Tensor]] | None = deque() if self._device.type == "cuda" and guard is None else None
         self._loss_fn = loss_fn
         self._unhook_loss = hook_calls(loss_fn, self._on_loss) if isinstance(loss_fn, nn.Module) else None
-        self._plain: deque[float] = deque(maxlen=31)
-        self._looked: float | None = None
-        self._random = True  # the model draws random numbers, as far as is known
-        self._step_began, self._spent_then = time.perf_counter(), 0.0
 
     @property
     def wants_backward(self) -> bool:
@@ -94,38 +90,17 @@ class Watcher:
             self._see_scale()
             if self._stepped:
                 self.finish()
-            self.last = Call.of(self._device, inputs, options, loss_fn=self._loss_fn, random=self._random)
+            self.last = Call.of(self._device, inputs, options, loss_fn=self._loss_fn, random=self._looking.draws_numbers)
             self._calls += 1
-            if self._calls == 1 or (self._look is not None and self._look.failed):
-                self._first_call(inputs, options)
-
-    def _first_call(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Looks on from inside, if the step is due for it."""
-        self.samples = self.samples or layers.samples_in(inputs, options)
-        if self._look is not None:
-            self._look.close()
-            self._look = None
-        if self._ranks is not None and self.rows.known and self._clock.parameters_due(self.step):
-            self._ranks.listen(self.rows.weights)
-        if not self._compiled and self._clock.layers_due(self.step):
-            self._look = layers.Look(self._model, self._core, max(1, self.samples), (inputs, options), self._returned)
+            if self._calls == 1 or self._looking.failed:
+                self.samples = self.samples or samples_in(inputs, options)
+                if self._ranks is not None and self._rows.known and self._clock.parameters_due(self.step):
+                    self._ranks.listen(self._rows.weights)
+                self._looking.begin(self.last, self.samples, self.step)
 
     def _on_loss(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         if self.last is not None and len(inputs) > 1:
             self.last.targets = inputs[1]
-
-    def _returned(self, look: layers.Look, output: Any) -> None:
-        with self._clock:
-            assert self.last is not None
-            if not self.rows.known:
-                self._random = self.last.drew_numbers(self._device)
-                self.rows.read(look.structure(output), layers.signature(look.capture))
-                self._log.layers, self._log.facts = (
-                    self.rows.layers,
-                    self.last.facts(self._core, self.rows.structure, output, self._optimizers),
-                )
-            elif not layers.same(look.capture, self.rows.signature):
-                self._look = None  # data-dependent control flow took another way
 
     def on_backward(self) -> None:
         """Gradients are as autograd left them: before unscaling and clipping."""
@@ -168,12 +143,12 @@ class Watcher:
             self._restore_gradients()
             held = self._held.pop(id(optimizer), None)
             if held is not None:
-                self._merge(self.rows.gauge.after(held))
+                self._merge(self._rows.gauge.after(held))
             if self._guard is not None:
                 self._guard.after(self._core, optimizer, self.step)
             self._stepped.add(id(optimizer))
             self._raw.pop(id(optimizer), None)
-            self._time_step()
+            self._clock.step_over()
 
     def observe(self, targets: Any, values: Mapping[str, Tensor | float]) -> None:
         """Adds values of the step in progress; several of one step are averaged."""
@@ -187,7 +162,7 @@ class Watcher:
     def skipped(self) -> dict[str, str]:
         """Returns what was not looked at, and why."""
         found = dict(self._unseen)
-        if not self.rows.known:
+        if not self._rows.known:
             found["layers"] = "the model was not called as model(x) while it trained, or its first step is not over"
         if "loss" not in self._log.names:
             found["loss"] = "monitor.observe(loss=loss) was not called"
@@ -205,8 +180,7 @@ class Watcher:
         """Ends what is still open."""
         self.settle()
         self._restore_gradients()
-        if self._look is not None:
-            self._look.close()
+        self._looking.end()
         if self._unhook_loss is not None:
             self._unhook_loss()
         self.last = None
@@ -218,13 +192,12 @@ class Watcher:
         if self._frame:
             self._log.add(self.step, self._frame)
         if self._ranks is not None:
-            self._ranks.tell(self.step, len(self.rows.weights))
+            self._ranks.tell(self.step, len(self._rows.weights))
             self._ranks.planes(lambda step, norms: self._log.add_plane(step, "grad_norm_by_rank", norms))
         if self._clock.parameters_due(self.step):
             self._clock.taken(self.step)
-        if self._look is not None:
-            self._look.close()
-        self._frame, self._observed, self._look = {}, {}, None
+        self._looking.end()
+        self._frame, self._observed = {}, {}
         self._stepped.clear()
         self._calls = 0
         if self.outlets is not None:
@@ -297,11 +270,11 @@ class Watcher:
     def _measure(self, optimizer: torch.optim.Optimizer, scale: float, norm: Tensor | None) -> None:
         """Looks into the gradients that are used, the weights, and, if it was looked at, the forward pass."""
         self._log.point("lr", self.step, float(optimizer.param_groups[0]["lr"]))
-        self._layers()
+        self._merge(self._looking.columns(self.last, self.step, self._scale.value))
         self._hold(optimizer, scale)
-        if self.outlets is not None and self.outlets.histograms and self.rows.known and self._clock.histograms_due():
+        if self.outlets is not None and self.outlets.histograms and self._rows.known and self._clock.histograms_due():
             self._histograms(self.outlets)
-        rows = {id(w) for w in self.rows.weights}
+        rows = {id(w) for w in self._rows.weights}
         others = float(gauges.total_norm([p for p in gauges.with_gradient(optimizer) if id(p) not in rows])) / scale
         own = self._frame.get("grad_norm", np.zeros(0, np.float32))[self._own_rows(optimizer)].astype(np.float64)
         consumed = math.hypot(others, *own[~np.isnan(own)])
@@ -310,34 +283,17 @@ class Watcher:
             self._log.point("clipped", self.step, float(consumed < 0.999 * float(norm)))
 
     def _hold(self, optimizer: torch.optim.Optimizer, scale: float = 1.0) -> None:
-        if not self.rows.known:
+        if not self._rows.known:
             return
-        columns, self._held[id(optimizer)] = self.rows.gauge.before(self._own_rows(optimizer), scale)
+        columns, self._held[id(optimizer)] = self._rows.gauge.before(self._own_rows(optimizer), scale)
         self._merge(columns)
 
     def _own_rows(self, optimizer: torch.optim.Optimizer) -> list[int]:
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return [i for i, weight in enumerate(self.rows.weights) if id(weight) in owned]
-
-    def _layers(self) -> None:
-        began = time.perf_counter()
-        if self._look is not None and self.rows.known:
-            self._merge(self._look.columns(self.rows.structure, self._scale.value))
-            self._look.close()
-            self._look = None
-            self._looked = time.perf_counter() - began
-        elif self._compiled and self.last is not None and self._clock.layers_due(self.step):
-            structure, columns, output = layers.probe(self._core, self.last.args, self.last.kwargs)
-            if not self.rows.known:
-                self.rows.read(structure, ())
-                self._log.layers, self._log.facts = structure.layers, self.last.facts(self._core, structure, output, self._optimizers)
-            if structure.layers == self.rows.layers:
-                self._merge(columns)
-            self._unseen["gradient of the layers' outputs"] = "the model is compiled: that of a random projection was measured, uncompiled"
-            self._clock.layers_took(time.perf_counter() - began)
+        return [i for i, weight in enumerate(self._rows.weights) if id(weight) in owned]
 
     def _histograms(self, outlets: Outlets) -> None:
-        for layer, weight in zip(self.rows.layers, self.rows.weights, strict=True):
+        for layer, weight in zip(self._rows.layers, self._rows.weights, strict=True):
             for kind, values in (("gradients", weight.grad), ("weights", weight)):
                 found = gauges.histogram(values) if values is not None else None
                 if found is not None:
@@ -363,17 +319,3 @@ class Watcher:
         message = f"GradScaler left step {self.step:,} out: its gradients were not finite at a loss scale of {scale:g}"
         self._log.event(Event(step=self.step, kind="scaler_skip", message=message))
         self._log.point("scaler_skip", self.step, 1.0)
-
-    def _time_step(self) -> None:
-        """Compares a step that was looked at from inside with those that were not, since a function mode's cost has no place of its own."""
-        now, spent = time.perf_counter(), self._clock.spent
-        own = (now - self._step_began) - (spent - self._spent_then)
-        self._step_began, self._spent_then = now, spent
-        looked, self._looked = self._looked, None
-        if looked is None:
-            self._plain.append(own)
-            self._clock.step_took(own)
-        elif len(self._plain) >= ENOUGH_STEPS:
-            extra = max(0.0, own - statistics.median(self._plain))
-            self._clock.spent += extra
-            self._clock.layers_took(extra + looked)

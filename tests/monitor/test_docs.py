@@ -10,7 +10,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["watch.md", "runs.md", "first-bad-operation.md"])
+@pytest.mark.parametrize("page", ["watch.md", "runs.md"])
 def test_the_page_runs_from_top_to_bottom(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EVENGRAD_STORE", str(tmp_path / "store"))

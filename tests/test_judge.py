@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,8 +14,9 @@ from evengrad.errors import InputError, UnknownNameError
 from evengrad.judge import chosen_rules, judge
 from evengrad.rules import Rule, discovered
 from evengrad.rules.base import Examples
+from evengrad.rules.non_finite import NonFinite
 from evengrad.rules.vanishing_gradient import VanishingGradient
-from evengrad.types import Facts, Finding, Trace
+from evengrad.types import Curve, Event, Facts, Finding, Trace
 
 VANISHED = synthetic.chain(6, grad_out_norm=synthetic.geometric(6, 0.25))  # 3.0 decades: an error by default
 
@@ -132,3 +133,22 @@ def test_every_rule_is_either_checked_or_skipped() -> None:
     assert not set(judged.checked) & set(judged.skipped)
     assert "VAN001" in judged.checked
     assert [f.code for f in judged.findings] == ["VAN001"]
+
+
+def test_a_rule_judges_the_steps_at_which_its_columns_were_seen() -> None:
+    gradient = np.full((6, 6), np.nan)
+    gradient[1] = synthetic.geometric(6, 0.25)
+    trace = synthetic.chain(6, steps=6, grad_out_norm=gradient, weight_norm=1.0)
+    (finding,) = judge(trace, [VanishingGradient()]).findings
+    assert finding.steps == (1, 1)
+    apart = synthetic.chain(2, steps=2, a=[[1.0, 1.0], [np.nan, np.nan]], b=[[np.nan, np.nan], [1.0, 1.0]])
+    assert not len(apart.seen(["a", "b"]).steps)
+
+
+def test_a_loss_that_is_not_finite_is_blamed_on_the_loss_only_if_the_layers_were_seen() -> None:
+    loss = Curve(np.arange(4), np.array([1.0, 1.0, np.nan, np.nan]))
+    seen = replace(synthetic.chain(3, steps=4, out_abs_max=1.0), curves={"loss": loss})
+    assert "the loss itself makes it" in judge(seen, [NonFinite()]).findings[0].message
+    event = Event(step=2, kind="bad_operation", message="log in 1 made 1 of 96 values -inf", where="1")
+    told = judge(replace(seen, events=(event,)), [NonFinite()]).findings[0]
+    assert (told.message, told.steps) == (event.message, (2, 2))

@@ -132,11 +132,13 @@ class Event:
         kind: `skip`, `clip`, `rollback` or `stop` (a guard stepped in), `scaler_skip` (GradScaler left the step out), `bad_operation` (the
             first operation that made a value that is not finite) or `fault` (watching itself stopped).
         message: One sentence with its number and place.
+        where: Fully qualified module name, where it has a place.
     """
 
     step: int
     kind: str
     message: str
+    where: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

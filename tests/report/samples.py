@@ -98,7 +98,7 @@ def run(*, steps: int = 120, every: int = 4, depth: int = 12) -> Report:
     one = trace(0.8, depth=depth, activation="relu", name="run.py:experiment")
     step, row = np.mgrid[0:steps, 0:depth].astype(np.float64)
     gradient = 1e-3 * 0.8 ** (depth - 1 - row) * np.exp(0.4 * np.sin(step / 9 + row) + (step / steps) * (row - depth) * 0.3)
-    gradient[70:, 0], gradient[90:, 1], gradient[-6:, :] = 0.0, 0.0, np.nan
+    gradient[70:, 0], gradient[90:, 1], gradient[-6:, :] = 0.0, 0.0, np.inf
     dead = np.clip((step / steps) * (depth - row) / depth * 1.3, 0, 1)
     columns = {
         "grad_out_norm": gradient,

@@ -167,6 +167,16 @@ def test_a_single_step_that_blew_up_is_not_taken_for_unseen() -> None:
     assert states == ["nan", "nan", "value"]
 
 
+def test_steps_at_which_layers_were_not_looked_at_are_drawn_as_last_seen() -> None:
+    seen = np.full((5, 3), np.nan)
+    seen[1], seen[3] = (0.25, 0.5, 1.0), (np.inf, 0.5, 1.0)
+    trace = synthetic.chain(3, steps=5, grad_out_norm=seen, update_norm=1e-3, weight_norm=1.0)
+    gradient = next(p for p in planes(trace) if p.key == "gradient").values
+    assert np.isnan(gradient[0]).all()
+    np.testing.assert_allclose(gradient[1:3], [[0.25, 0.5, 1.0]] * 2)
+    np.testing.assert_allclose(gradient[3:], [[np.inf, 0.5, 1.0]] * 2)
+
+
 def test_a_first_update_that_has_not_come_is_unseen() -> None:
     update = np.full((3, 3), 1e-3)
     update[0] = np.nan

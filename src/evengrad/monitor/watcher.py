@@ -254,7 +254,8 @@ class Watcher:
     def _first_bad_operation(self) -> Event:
         found = self.last.first_bad_operation(self._core) if self.last is not None else None
         message = found.message if found is not None else "its operation was not found when the step was run again"
-        return Event(step=self.step, kind="bad_operation", message=f"first gradient that is not finite at step {self.step:,}: {message}")
+        message = f"first gradient that is not finite at step {self.step:,}: {message}"
+        return Event(step=self.step, kind="bad_operation", message=message, where=found.module if found is not None else "")
 
     def _restore_gradients(self) -> None:
         for parameter, gradient in self._dropped:

@@ -48,7 +48,7 @@ def planes(trace: Trace) -> tuple[Plane, ...]:
         title="gradient that reaches each layer, relative to the last",
         unit=" of the last layer",
         scale="log",
-        values=relative(trace, "grad_out_norm", last=True),
+        values=held(relative(trace, "grad_out_norm", last=True)),
         low="weaker than the last layer",
     )
     spread = Plane(
@@ -56,7 +56,7 @@ def planes(trace: Trace) -> tuple[Plane, ...]:
         title="signal across samples, relative to the first layer",
         unit=" of the first layer",
         scale="log",
-        values=relative(trace, "out_spread", last=False),
+        values=held(relative(trace, "out_spread", last=False)),
         low="weaker than the first layer",
     )
     update = Plane(
@@ -70,7 +70,7 @@ def planes(trace: Trace) -> tuple[Plane, ...]:
         high="larger",
     )
     fractions = [
-        Plane(key=key, title=title, unit=unit, scale="fraction", values=marked(trace, trace.column(column)), low="none", high="all")
+        Plane(key=key, title=title, unit=unit, scale="fraction", values=held(marked(trace, trace.column(column))), low="none", high="all")
         for key, column, title, unit in (
             ("dead", "dead_fraction", "units that are off for every sample", " of the units"),
             ("saturated", "saturated_fraction", "activations that are flat where they stand", " of the activations"),
@@ -87,7 +87,7 @@ def deep_mask(trace: Trace) -> Bools:
 
 def relative(trace: Trace, column: str, *, last: bool) -> Floats:
     """Returns (S, L) values relative to the last (or first) deep row of the same step that is finite and above zero."""
-    values = marked(trace, trace.column(column), every_step=True).astype(np.float64)
+    values = marked(trace, trace.column(column)).astype(np.float64)
     usable = np.isfinite(values) & (values > 0) & deep_mask(trace)
     order = usable[:, ::-1] if last else usable
     index = np.argmax(order, 1) if usable.shape[1] else np.zeros(len(values), np.int64)
@@ -100,15 +100,25 @@ def relative(trace: Trace, column: str, *, last: bool) -> Floats:
     return _float32(ratio)
 
 
-def marked(trace: Trace, column: Floats, *, every_step: bool = False) -> Floats:
+def held(values: Floats) -> Floats:
+    """Returns the values (S, L), where nothing was looked at those seen last: a watch looks into layers now and then."""
+    seen = ~np.isnan(values).all(1)
+    if not seen.any():
+        return values
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(values)), 0))
+    out: Floats = values[np.where(np.arange(len(values)) < np.argmax(seen), np.arange(len(values)), last)]
+    return out
+
+
+def marked(trace: Trace, column: Floats) -> Floats:
     """Returns the column with every value that is not finite as infinity, and NaN only where nothing was seen.
 
     A NaN is a value where the row was finite at another step, or where the step itself blew up; otherwise the row was not seen.
-    A step without any finite value was not recorded, unless the column is one that `every_step` has (a first update comes late).
+    A step without any value was not looked at.
     """
     finite, infinite = np.isfinite(column), np.isinf(column)
     blown = _blown(trace) | infinite.any(1)  # (S,)
-    recorded = blown | finite.any(1) | (every_step & _recorded(trace))
+    recorded = blown | finite.any(1)
     value = (finite.any(0) & recorded[:, None]) | (blown[:, None] & deep_mask(trace))
     out: Floats = np.where((np.isnan(column) & value) | infinite, np.float32(np.inf), column)
     return out
@@ -165,14 +175,6 @@ def _middle(block: Floats) -> np.float32:
     if not len(seen):
         return np.float32(np.nan)
     return np.float32(0.0) if (seen == 0).any() else np.float32(np.median(seen))
-
-
-def _recorded(trace: Trace) -> Bools:
-    """Returns (S,) True for steps at which any column holds a finite value."""
-    seen = np.zeros(len(trace.steps), bool)
-    for column in trace.columns.values():
-        seen |= np.isfinite(column).any(1)
-    return seen
 
 
 def _blown(trace: Trace) -> Bools:

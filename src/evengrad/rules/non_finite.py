@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, place
-from evengrad.types import Curve, Evidence, Facts, Finding, Trace
+from evengrad.types import Curve, Event, Evidence, Facts, Finding, Trace
 
 _ORDER = (("weight_abs_max", "weights"), ("out_abs_max", "output"), ("grad_out_abs_max", "gradient"), ("grad_abs_max", "weight gradient"))
 
@@ -19,8 +19,8 @@ _ORDER = (("weight_abs_max", "weights"), ("out_abs_max", "output"), ("grad_out_a
 class NonFinite(Rule):
     """A NaN or an infinity appears; everything computed from it is lost.
 
-    What comes first is named: the inputs, else the first layer whose weights or output are not finite, else the last layer
-    whose gradient is not (backward starts there), else the loss.
+    What comes first is named: the operation, where its step was run again; the inputs, else the first layer whose weights or output are
+    not finite, else the last layer whose gradient is not (backward starts there), else the loss.
 
     Attributes:
         max_nonfinite: Largest healthy number of places with a value that is not finite.
@@ -40,10 +40,11 @@ class NonFinite(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         steps = [i for i in range(len(trace.steps)) if self._count(trace, i) > self.max_nonfinite]
         inputs = (trace.facts.inputs or {}).get("nonfinite_fraction", 0.0)
-        bad_loss = _bad_loss(trace)
-        if not steps and not inputs and bad_loss is None:
+        bad_loss, told = _bad_loss(trace), _told(trace)
+        if not len(trace.steps) or (not steps and not inputs and bad_loss is None and told is None):
             return
-        before = int(np.searchsorted(trace.steps, bad_loss or 0, side="right")) - 1  # the last sampled step that the loss had reached
+        since = told.step if told is not None else bad_loss or 0
+        before = int(np.searchsorted(trace.steps, since, side="right")) - 1  # the last sampled step before
         index = steps[0] if steps else max(0, before)
         message, where = self._first(trace, index, inputs, bad_loss)
         count = self._count(trace, index) + _elsewhere(trace)
@@ -64,6 +65,9 @@ class NonFinite(Rule):
         return {name: [int(i) for i in np.flatnonzero(np.isinf(trace.column(name)[index]))] for name, _ in _ORDER}
 
     def _first(self, trace: Trace, index: int, inputs: float, bad_loss: int | None) -> tuple[str, tuple[str, ...]]:
+        told = _told(trace)
+        if told is not None and not (inputs and told.step == 0):
+            return told.message, (told.where if told.where in {layer.name for layer in trace.layers} else "loss",)
         at = f"at step {trace.steps[index]}"
         if inputs:
             share = f"{inputs:.1%} of the input values are NaN or infinite"
@@ -77,6 +81,8 @@ class NonFinite(Rule):
                 return f"the first NaN or infinity {at} is in the {word} of {place(trace, row)}{more}", tuple(
                     trace.layers[i].name for i in rows
                 )
+        if np.isnan(trace.column("out_abs_max")[index]).all():
+            return f"the loss is NaN or infinite from step {bad_loss}; no layer was looked at then", ("loss",)
         return f"the loss is NaN or infinite from step {bad_loss}, after finite outputs: the loss itself makes it", ("loss",)
 
     @classmethod
@@ -90,6 +96,7 @@ class NonFinite(Rule):
                 synthetic.chain(3, out_abs_max=1.0, grad_out_abs_max=[inf, 1e30, 1.0]),
                 synthetic.chain(3, out_abs_max=1.0, facts=Facts(inputs={"nonfinite_fraction": 0.01})),
                 type(born)(run=born.run, layers=born.layers, columns=born.columns, curves={"loss": late}),
+                replace(born, events=(Event(step=0, kind="bad_operation", message="log in 2 made 1 of 64 values -inf"),)),
             ),
             healthy=(
                 synthetic.chain(4, out_abs_max=3e38, grad_out_abs_max=1e-45),
@@ -100,7 +107,12 @@ class NonFinite(Rule):
 
 def _elsewhere(trace: Trace) -> int:
     """Counts the inputs and the loss, which are places too."""
-    return bool((trace.facts.inputs or {}).get("nonfinite_fraction")) + (_bad_loss(trace) is not None)
+    return bool((trace.facts.inputs or {}).get("nonfinite_fraction")) + (_bad_loss(trace) is not None or _told(trace) is not None)
+
+
+def _told(trace: Trace) -> Event | None:
+    """The first bad operation, where its step was run again."""
+    return next((event for event in trace.events if event.kind == "bad_operation"), None)
 
 
 def _bad_loss(trace: Trace) -> int | None:

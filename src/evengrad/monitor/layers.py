@@ -14,7 +14,8 @@ from evengrad.trace.recorder import ACT, GRAD_OUT, OUT, WEIGHT, Recorder, measur
 from evengrad.trace.structure import Structure, read_structure
 from evengrad.types import Floats
 
-COLUMNS = frozenset(OUT + ACT + GRAD_OUT + WEIGHT)
+SIGNALS = frozenset(OUT + ACT + GRAD_OUT)
+COLUMNS = SIGNALS | frozenset(WEIGHT)  # at the first look: later ones leave weights to the gauge, which looks at fewer of their entries
 
 
 def compiled(model: nn.Module) -> bool:
@@ -30,11 +31,21 @@ class Look:
         core: The network inside (without a wrapper such as DDP's), whose names the rows bear.
         samples: Samples in the batch.
         inputs: What it is called with.
+        columns: What to measure.
         ended: Called with the model's output when the call returns.
     """
 
-    def __init__(self, root: nn.Module, core: nn.Module, samples: int, inputs: object, ended: Callable[[Look, Any], None]) -> None:
-        self._recorder = Recorder(samples, COLUMNS)
+    def __init__(
+        self,
+        root: nn.Module,
+        core: nn.Module,
+        samples: int,
+        inputs: object,
+        *,
+        columns: frozenset[str],
+        ended: Callable[[Look, Any], None],
+    ) -> None:
+        self._recorder = Recorder(samples, columns)
         self.capture = Capture(core, self._recorder)
         self._recorder.nodes = self.capture.nodes
         self._ended, self._over = ended, False

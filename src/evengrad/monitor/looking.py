@@ -52,7 +52,9 @@ class Looking:
         """Looks on while the coming call runs, if its step is due for it."""
         self.end()
         if not self._compiled and self._clock.layers_due(step):
-            self._look = layers.Look(self._model, self._core, max(1, samples), (call.args, call.kwargs), self._returned(call))
+            columns, ended = layers.SIGNALS if self.rows.known else layers.COLUMNS, self._returned(call)
+            inputs = (call.args, call.kwargs)
+            self._look = layers.Look(self._model, self._core, max(1, samples), inputs, columns=columns, ended=ended)
 
     def _returned(self, call: Call) -> Callable[[layers.Look, Any], None]:
         def returned(look: layers.Look, output: Any) -> None:

@@ -251,7 +251,12 @@ def main() -> None:
         found[name]["evengrad"] |= {"alone": alone(name, 1000 if name == "mlp" else 300)}
         for variant, row in found[name].items():
             print(f"{name:<12} {variant:<42} {row}", flush=True)
-    about = {"command": "python -m benchmarks.overhead", "rounds": args.rounds, "threads": args.threads, "torch": torch.__version__}
+    about = {
+        "command": f"python -m benchmarks.overhead --rounds {args.rounds}",
+        "rounds": args.rounds,
+        "threads": args.threads,
+        "torch": torch.__version__,
+    }
     args.output.write_text(json.dumps(about | {"load": os.getloadavg()[0], "models": found}, indent=1) + "\n")
 
 

@@ -251,12 +251,8 @@ def main() -> None:
         found[name]["evengrad"] |= {"alone": alone(name, 1000 if name == "mlp" else 300)}
         for variant, row in found[name].items():
             print(f"{name:<12} {variant:<42} {row}", flush=True)
-    about = {
-        "command": f"python -m benchmarks.overhead --rounds {args.rounds}",
-        "rounds": args.rounds,
-        "threads": args.threads,
-        "torch": torch.__version__,
-    }
+    command = f"python -m benchmarks.overhead --rounds {args.rounds}"
+    about = {"command": command, "rounds": args.rounds, "threads": args.threads, "torch": torch.__version__}
     args.output.write_text(json.dumps(about | {"load": os.getloadavg()[0], "models": found}, indent=1) + "\n")
 
 

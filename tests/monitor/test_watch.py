@@ -421,6 +421,24 @@ def test_a_fault_of_our_own_ends_the_watch_is_told_once_and_never_stops_the_trai
     assert len(monitor.trace.steps) >= 4
 
 
+def test_a_fault_that_ending_the_watch_meets_again_is_told_once_and_never_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    from evengrad.monitor.watcher import Watcher
+
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor = eg.watch(model, optimizer)
+    monkeypatch.setattr(Watcher, "finish", lambda self: 1 / 0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for step in range(3):
+            optimizer.zero_grad()
+            loss_of(model, step).backward()
+            optimizer.step()
+    assert ["ZeroDivisionError" in str(w.message) for w in told] == [True]
+    assert (monitor.detached, len(model._forward_pre_hooks)) == (True, 0)
+    assert [e.kind for e in monitor.trace.events] == ["fault"]
+
+
 def test_watching_is_counted_and_stays_in_its_budget_where_steps_are_not_tiny() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 3))

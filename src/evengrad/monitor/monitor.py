@@ -136,7 +136,7 @@ class Monitor:
         sinks: Sequence[Sink],
         live: bool,
     ) -> None:
-        self.detached = False
+        self.detached = self._faulted = False
         self._core = core_of(model)
         self._rules = rules
         self._log, self._clock = Log(fresh=store is not None or bool(sinks)), Clock(cadence)
@@ -156,7 +156,7 @@ class Monitor:
             self._watcher.outlets = Outlets(
                 self._log, lambda: self._about, file=file, sinks=sinks, panel=panel, judged=self._judge_sometimes
             )
-        self._remove = attach(model, optimizers, _Guarded(self._watcher, self._fault))
+        self._remove = attach(model, optimizers, _Guarded(self._watcher, self._safely))
 
     def observe(self, *, targets: Any = None, **values: Tensor | float) -> None:
         """Adds numbers of the step in progress to the run's curves; no tensor is read before it has to be.
@@ -213,7 +213,7 @@ class Monitor:
         if not self.detached:
             self.detached, self._ended = True, time.perf_counter()
             self._remove()
-            self._watcher.close()
+            self._safely(self._watcher.close)
             if self._watcher.outlets is not None:
                 self._watcher.outlets.close(self._log.trace(self._about))
 
@@ -234,6 +234,9 @@ class Monitor:
             self._fault(error)
 
     def _fault(self, error: Exception) -> None:
+        if self._faulted:
+            return  # what ends a watch can meet the same fault
+        self._faulted = True
         message = f"watching stopped at step {self._watcher.step:,}: {type(error).__name__}: {error}. The training goes on as it is"
         self._log.event(Event(step=self._watcher.step, kind="fault", message=message))
         self.detach()
@@ -243,8 +246,8 @@ class Monitor:
 class _Guarded:
     """A listener whose faults are caught: the training never sees them."""
 
-    def __init__(self, listener: Watcher, fault: Callable[[Exception], None]) -> None:
-        self._listener, self._fault = listener, fault
+    def __init__(self, listener: Watcher, safely: Callable[[Callable[[], None]], None]) -> None:
+        self._listener, self._safely = listener, safely
 
     @property
     def wants_backward(self) -> bool:
@@ -252,12 +255,7 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         def guarded(*args: Any, **kwargs: Any) -> None:
-            try:
-                getattr(self._listener, name)(*args, **kwargs)
-            except TrainingStoppedError:
-                raise
-            except Exception as error:
-                self._fault(error)
+            self._safely(lambda: getattr(self._listener, name)(*args, **kwargs))
 
         setattr(self, name, guarded)
         return guarded

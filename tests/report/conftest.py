@@ -1,8 +1,8 @@
-"""nothing -> the module of synthetic reports, as a fixture (test folders are no packages)."""
+"""nothing -> the module of synthetic reports, as a fixture."""
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -10,10 +10,5 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def samples() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report_samples", Path(__file__).with_name("samples.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def samples(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+    return module_at(Path(__file__).with_name("samples.py"))

@@ -22,7 +22,6 @@ _SAFE = (1e-15, 1e15)  # norms between these have squares that single precision 
 _GRAD = ("grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")
 _WEIGHT = ("weight_norm", "weight_abs_mean")
 _UPDATE = ("update_norm", "update_abs_max")
-COLUMNS = (*_GRAD, *_WEIGHT, *_UPDATE)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.text import Text
 from evengrad.report.numbers import number, percent
 from evengrad.report.planes import blocks, deep_mask, relative
 from evengrad.report.profile import Bar, layer_label, slope_text
-from evengrad.report.text import BLOCKS, NAN, STYLES, ZERO, _block
+from evengrad.report.text import BLOCKS, NAN, STYLES, ZERO, block
 from evengrad.signals import update_ratio
 from evengrad.sinks.base import clean
 from evengrad.types import Event, Finding, Series, Trace
@@ -196,7 +196,7 @@ def _strip(name: str, bars: Sequence[Bar], words: str, width: int) -> Text:
     times = 2 if 2 * len(bars) <= min(_WIDEST, width - _LABEL) else 1
     room = width - _LABEL - times * len(bars) - 2
     beside = next((x for x in (words, words.partition(" (")[0]) if len(x) <= room), "")
-    marks = [(mark * times, style) for mark, style in map(_block, bars)]
+    marks = [(mark * times, style) for mark, style in map(block, bars)]
     return Text.assemble((name.ljust(_LABEL), "dim"), *marks, f"  {beside}" if beside else "")
 
 

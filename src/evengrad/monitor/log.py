@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from evengrad.store.thinning import thinned
 from evengrad.types import Curve, Event, Facts, Floats, Layer, Run, Trace
 
-_FIRST, _LAST = 20, 20  # sampled steps that are never thinned out
+_LAST = 20  # points of a curve that are never thinned out
 _FRAMES = 160  # sampled steps held, of about 25 columns of 4 bytes: 16 KB a layer
 _POINTS = 2**16  # of a curve
 _EVENTS = 1000
@@ -47,7 +48,8 @@ class Log:
         if self._fresh is not None:
             self._fresh.frames.setdefault(step, {}).update(columns)
         if len(self._frames) > _FRAMES:
-            self._frames = _thinned(self._frames)
+            kept = set(thinned(sorted(self._frames)))
+            self._frames = {step: frame for step, frame in self._frames.items() if step in kept}
             self._planes = {k: v for k, v in self._planes.items() if k in self._frames}
 
     def add_plane(self, step: int, name: str, values: Floats) -> None:
@@ -100,12 +102,6 @@ class Log:
             planes={name: _stacked(self._planes.get(s, {}).get(name) for s in steps) for name in planes},
             events=tuple(self.events),
         )
-
-
-def _thinned(frames: dict[int, dict[str, Floats]]) -> dict[int, dict[str, Floats]]:
-    steps = sorted(frames)
-    kept = {*steps[:_FIRST], *steps[_FIRST:-_LAST:2], *steps[-_LAST:]}
-    return {step: frame for step, frame in frames.items() if step in kept}
 
 
 def _stacked(values: Iterable[Floats | None]) -> Floats:

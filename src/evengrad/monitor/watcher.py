@@ -173,8 +173,7 @@ class Watcher:
         if self._stepped:
             self.finish()
         self._read_late(keep=0)
-        if self._ranks is not None:
-            self._ranks.planes(lambda step, norms: self._log.add_plane(step, "grad_norm_by_rank", norms))
+        self._hear_ranks()
 
     def close(self) -> None:
         """Ends what is still open."""
@@ -193,7 +192,7 @@ class Watcher:
             self._log.add(self.step, self._frame)
         if self._ranks is not None:
             self._ranks.tell(self.step, len(self._rows.weights))
-            self._ranks.planes(lambda step, norms: self._log.add_plane(step, "grad_norm_by_rank", norms))
+        self._hear_ranks()
         if self._clock.parameters_due(self.step):
             self._clock.taken(self.step)
         self._looking.end()
@@ -203,6 +202,10 @@ class Watcher:
         if self.outlets is not None:
             self.outlets.step(self.step)
         self.step += 1
+
+    def _hear_ranks(self) -> None:
+        if self._ranks is not None:
+            self._ranks.planes(lambda step, norms: self._log.add_plane(step, "grad_norm_by_rank", norms))
 
     def _looked_at(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
         """The norm of all gradients if its turn has come or a quick look finds something that is not finite; None if all is well."""

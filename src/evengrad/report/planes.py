@@ -103,10 +103,8 @@ def relative(trace: Trace, column: str, *, last: bool) -> Floats:
 def held(values: Floats) -> Floats:
     """Returns the values (S, L), where nothing was looked at those seen last: a watch looks into layers now and then."""
     seen = ~np.isnan(values).all(1)
-    if not seen.any():
-        return values
-    last = np.maximum.accumulate(np.where(seen, np.arange(len(values)), 0))
-    out: Floats = values[np.where(np.arange(len(values)) < np.argmax(seen), np.arange(len(values)), last)]
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(values)), 0))  # before the first look: the first step, unseen as well
+    out: Floats = values[last]
     return out
 
 

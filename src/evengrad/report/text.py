@@ -112,7 +112,7 @@ def _strips(profile: Profile, width: int) -> Iterator[Text]:
         room = max(10, width - column - (len(strip.slope) + 3 if beside else 0))
         bars = _fitted(strip.bars, room)
         times = 2 if 2 * len(bars) <= room else 1
-        blocks = [(mark * times, style) for mark, style in map(_block, bars)]
+        blocks = [(mark * times, style) for mark, style in map(block, bars)]
         yield Text.assemble((label.ljust(column), "dim"), *blocks, f"  {strip.slope}" if beside else "")
         if not beside and strip.slope:
             yield Text(" " * column + strip.slope)
@@ -133,7 +133,8 @@ def _fitted(bars: Sequence[Bar], room: int) -> list[Bar]:
     return [min((bars[i] for i in part), key=lambda b: (order[b.state], b.height)) for part in parts]
 
 
-def _block(bar: Bar) -> tuple[str, str]:
+def block(bar: Bar) -> tuple[str, str]:
+    """Returns the mark of a bar and its style."""
     if bar.state != "value":
         return _MARKS[bar.state]
     share = min(1.0, abs(bar.decades) / 8) ** 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
@@ -70,10 +70,7 @@ class Capture(TorchFunctionMode):
         self._thread = threading.get_ident()
 
     def __enter__(self) -> Capture:
-        pre = torch_module.register_module_forward_pre_hook(self._enter_module)
-        post = torch_module.register_module_forward_hook(self._exit_module, always_call=True)
-        self._hooks.callback(pre.remove)
-        self._hooks.callback(post.remove)
+        self._hooks.enter_context(module_calls(self._enter_module, self._exit_module))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -202,6 +199,18 @@ class Capture(TorchFunctionMode):
     def _bind(self, tensor: Tensor, index: int) -> None:
         self._values[id(tensor)] = index
         self._keep.append(tensor)
+
+
+@contextmanager
+def module_calls(enter: Callable[..., None], leave: Callable[..., None]) -> Iterator[None]:
+    """Has `enter(module, args)` and `leave(module, args, output)` called around each call of any module, also one that raises."""
+    before = torch_module.register_module_forward_pre_hook(enter)
+    after = torch_module.register_module_forward_hook(leave, always_call=True)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
 
 
 def is_custom_norm(module: nn.Module) -> bool:

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from evengrad.trace import operations as ops
-from evengrad.trace.capture import tensors_in
+from evengrad.trace.capture import module_calls, tensors_in
 from evengrad.trace.gradient_scan import CHECKPOINT, GradientScan, operation_of
 from evengrad.trace.lineage import Given, Lineage, Origin, earliest, memory_of, operands, overwrites, shown, unseen
 from evengrad.trace.nonfinite import flaw_of, is_finite, range_of
@@ -39,10 +38,7 @@ class ValueScan(TorchFunctionMode):
             self._constant[tensor] = True
 
     def __enter__(self) -> ValueScan:
-        pre = torch_module.register_module_forward_pre_hook(self._enter_module)
-        post = torch_module.register_module_forward_hook(self._exit_module, always_call=True)
-        self._hooks.callback(pre.remove)
-        self._hooks.callback(post.remove)
+        self._hooks.enter_context(module_calls(self._enter_module, self._exit_module))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 

@@ -61,7 +61,7 @@ def judge(trace: Trace, rules: Iterable[Rule]) -> Judgement:
     findings: list[Finding] = []
     checked, skipped = [], {}
     for rule in rules:
-        seen = trace.seen([need for need in rule.needs if not need.startswith("facts.")])  # not each step of a watch is looked into fully
+        seen = trace.seen([need for need in rule.needs if "." not in need])  # not each step of a watch is looked into fully
         reason = rule.missing(trace) or (None if len(seen.steps) else "what it needs was never seen at one step")
         if reason:
             skipped[rule.code] = f"{rule.title}: {reason}"

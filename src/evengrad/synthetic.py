@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from evengrad.types import Facts, Floats, Layer, Run, Trace
+from evengrad.types import Curve, Facts, Floats, Layer, Run, Trace
 
 
 def chain(
@@ -33,6 +35,15 @@ def chain(
     filled = {name: _column(value, steps, depth) for name, value in columns.items()}
     run = Run(name="synthetic", model="Sequential", parameters=depth * width * (width + 1), samples=128)
     return Trace(run=run, layers=layers, facts=facts or Facts(mode="train"), steps=np.arange(steps, dtype=np.int64), columns=filled)
+
+
+def run(trace: Trace, planes: Mapping[str, npt.ArrayLike] | None = None, /, **curves: npt.ArrayLike) -> Trace:
+    """Returns the trace with curves, each with a value at steps 0, 1, 2 ... (a pair is steps and values), and with planes (S, L, K)."""
+    made = {}
+    for name, given in curves.items():
+        steps, values = given if isinstance(given, tuple) else (np.arange(len(np.asarray(given))), given)
+        made[name] = Curve(np.asarray(steps, np.int64), np.asarray(values, np.float64))
+    return replace(trace, curves=trace.curves | made, planes={k: np.asarray(v, np.float32) for k, v in (planes or {}).items()})
 
 
 def geometric(depth: int, gain: float, *, last: float = 1e-3) -> Floats:

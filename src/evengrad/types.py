@@ -105,11 +105,20 @@ class Facts:
     """Direct evidence beside the columns; a member that is None makes the rules that need it skipped.
 
     Attributes:
-        inputs: shape, dtype, mean, std, min, max, feature_mean_abs_max, feature_std_min, feature_std_max, nonfinite_fraction.
-        targets: shape, dtype, min, max, and label counts for integer targets.
-        head: layer, activation and width of the output.
-        loss: name and value of the loss at step 0.
-        optimizer: name, lr, and the parameters that it does not have.
+        inputs: shape, mean, std, min, max, feature_mean_abs_max, feature_std_min, feature_std_max, nonfinite_fraction, feature_axis.
+        targets: shape, dtype, min, max, mean, std, samples (looked at), labels (counts, for whole numbers), and how far near inputs have
+            like targets: neighbour_agreement beside neighbour_chance (what shuffled targets would give).
+        head: layer and activation, and of the output: width, shape, mean, std, min, max, row_sum (of the last axis, where it is constant).
+        loss: name, value at step 0, reduction, op (`cross_entropy`, `nll`, `bce`, `bce_with_logits`, `mse`, `l1`, `smooth_l1` or `other`),
+            operations (torch functions that it calls), baseline (of the best constant answer), batch_growth (the loss of a batch over that
+            of its half: 1 for a mean, 2 for a sum), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the targets).
+        optimizer: name, lr, weight_decay, momentum, maximize, missing (trainable parameters that it does not have), foreign (number of its
+            parameters that the model does not have), frozen (parameters with requires_grad off).
+        modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
+            statistics are taken over), dropouts (name, p, training), dtypes (of the parameters).
+        loop: what training does: standard (no train_step of the user's), samples, batch_size, epochs, steps (planned), and accumulated
+            (cosine between what the step used beyond the batch's own gradient and the step before's; about 1 where gradients are not
+            zeroed).
         mode: `train` or `eval`.
         edges: which row feeds which, as pairs of row indices.
     """
@@ -119,6 +128,8 @@ class Facts:
     head: dict[str, Any] | None = None
     loss: dict[str, Any] | None = None
     optimizer: dict[str, Any] | None = None
+    modules: dict[str, Any] | None = None
+    loop: dict[str, Any] | None = None
     mode: str | None = None
     edges: tuple[tuple[int, int], ...] | None = None
 

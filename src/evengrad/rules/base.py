@@ -33,7 +33,8 @@ class Rule(ABC):
         symptom: Word of the symptom vocabulary.
         title: What it looks for, in a few words.
         causes: Causes it can have, words of the vocabulary.
-        needs: Columns (`grad_out_norm`) and facts (`facts.inputs`) without which it is skipped.
+        needs: Columns (`grad_out_norm`), curves (`curves.loss`), planes (`planes.grad_through_time`) and facts (`facts.inputs`) without which
+            it is skipped.
         signal: The number that decides, and its unit.
         helps: What helps, for `evengrad explain`.
         scale_dependent: True if it judges the loss's own scale.
@@ -68,6 +69,12 @@ class Rule(ABC):
             if kind == "facts":
                 if getattr(trace.facts, name) is None:
                     return f"nothing is known of the {name}"
+            elif kind == "curves":
+                if name not in trace.curves or not len(trace.curves[name].steps):
+                    return f"no {name} was seen during training"
+            elif kind == "planes":
+                if name not in trace.planes or np.isnan(trace.planes[name]).all():
+                    return f"no layer has a {name}"
             elif np.isnan(trace.column(need)).all():
                 return f"no layer has a {need}"
         return None

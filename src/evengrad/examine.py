@@ -22,7 +22,7 @@ from evengrad.rig import Rig
 from evengrad.rules import Rule
 from evengrad.trace.batch import Batch, Loss
 from evengrad.trace.capture import tensors_in
-from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, train
+from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, loop_facts, train, validation_of
 from evengrad.types import SEVERITIES, Event, Finding
 
 
@@ -112,7 +112,7 @@ def diagnose_run(
 ) -> tuple[Report, TrainResult]:
     """Diagnoses, and returns the training that was watched as well: it is the experiment's own, to the bit."""
     started = time.perf_counter()
-    recording = Recording(name=name)
+    recording = Recording(name=name, loop=loop_facts(experiment), validation=validation_of(experiment))
     result = train(experiment, seed=seed, watcher=recording, max_seconds=max_seconds)
     trace = recording.trace(result.losses, seconds=result.seconds)
     if not np.isfinite(result.losses).all():

@@ -261,6 +261,22 @@ def batches_of(data: Any, batch_size: int, seed: int) -> Callable[[int], Iterato
     return lambda epoch: (Batch(x[i], y[i]) for i in epoch_order(len(x), seed, epoch).split(batch_size))
 
 
+def validation_of(experiment: Experiment) -> Callable[[int], Iterator[Batch]] | None:
+    """Returns a function from the epoch to batches of the validation data, or None where there are none."""
+    return None if experiment.validation is None else batches_of(experiment.validation, 1024, 0)
+
+
+def loop_facts(experiment: Experiment) -> dict[str, Any]:
+    """Describes what training does: `types.Facts.loop`; sizes where the data have a length."""
+    facts: dict[str, Any] = {"standard": experiment.train_step is None, "epochs": experiment.epochs}
+    data = experiment.data
+    samples = len(data[0]) if isinstance(data, (tuple, list)) else len(data) if hasattr(data, "__len__") else None
+    if samples is not None:
+        size = min(experiment.batch_size, samples)
+        facts |= {"samples": samples, "batch_size": size, "steps": experiment.epochs * math.ceil(samples / size)}
+    return facts
+
+
 def first_batch(rig: Rig) -> Batch:
     """Returns the first batch of the first epoch.
 

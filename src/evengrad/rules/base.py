@@ -33,8 +33,8 @@ class Rule(ABC):
         symptom: Word of the symptom vocabulary.
         title: What it looks for, in a few words.
         causes: Causes it can have, words of the vocabulary.
-        needs: Columns (`grad_out_norm`), curves (`curves.loss`), planes (`planes.grad_through_time`) and facts (`facts.inputs`) without which
-            it is skipped.
+        needs: Columns (`grad_out_norm`), curves (`curves.loss`), planes (`planes.grad_through_time`) and facts (`facts.inputs`) without
+            which it is skipped.
         signal: The number that decides, and its unit.
         helps: What helps, for `evengrad explain`.
         scale_dependent: True if it judges the loss's own scale.

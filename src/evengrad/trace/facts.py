@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from evengrad.trace.batch import STANDARDIZE, Batch, Loss
+from evengrad.trace.batch import STANDARDIZE, Batch
 from evengrad.trace.capture import tensors_in
+from evengrad.trace.neighbours import Samples
 from evengrad.trace.structure import Structure
-
-_MAX_LABELS = 1000
 
 
 def input_facts(batch: Batch, model: nn.Module, structure: Structure) -> dict[str, Any] | None:
@@ -43,40 +45,96 @@ def input_facts(batch: Batch, model: nn.Module, structure: Structure) -> dict[st
 
 
 def target_facts(batch: Batch) -> dict[str, Any] | None:
-    """Describes the targets: range, and label counts where they are integers."""
+    """Describes the targets: shape and type; range, counts and what near inputs say of them, from the samples of this batch."""
     y = next((t.detach() for t in tensors_in(batch.targets)), None)
     if y is None or not y.numel():
         return None
     facts: dict[str, Any] = {"shape": list(y.shape), "dtype": str(y.dtype).removeprefix("torch.")}
-    facts |= {"min": float(y.min()), "max": float(y.max())}
-    if not y.is_floating_point() and not y.is_complex() and y.dtype != torch.bool:
-        labels, counts = torch.unique(y, return_counts=True)
-        if len(labels) <= _MAX_LABELS:
-            facts["labels"] = {str(k): v for k, v in zip(labels.tolist(), counts.tolist(), strict=True)}
-    return facts
+    samples = Samples()
+    samples.add(batch)
+    return facts | samples.facts()
 
 
 def head_facts(structure: Structure, output: Any) -> dict[str, Any] | None:
-    """Describes the output: the rows that make it, the activation after them, its width."""
+    """Describes the output: the rows that make it, the activation after them, its width and range."""
     tensor = next(tensors_in(output), None)
     if tensor is None or not structure.head:
         return None
     last = structure.layers[structure.head[-1]]
-    return {"layer": last.name, "activation": last.activation, "width": int(tensor.shape[-1]) if tensor.dim() else 1}
-
-
-def loss_facts(loss_fn: Loss | None, value: float) -> dict[str, Any]:
-    """Names the loss and its value at step 0."""
-    name = "projection" if loss_fn is None else getattr(loss_fn, "__name__", type(loss_fn).__name__)
-    return {"name": name, "value": value, "reduction": getattr(loss_fn, "reduction", None)}
+    facts: dict[str, Any] = {"layer": last.name, "activation": last.activation, "shape": list(tensor.shape)}
+    facts["width"] = int(tensor.shape[-1]) if tensor.dim() else 1
+    values = tensor.detach().float()
+    if not values.numel() or not values.dim() or not bool(values.isfinite().all()):
+        return facts
+    spread = values.flatten(1).std(0, correction=0).square().mean().sqrt() if values.dim() > 1 else values.std(correction=0)
+    numbers = torch.stack((values.mean(), values.std(correction=0), values.min(), values.max(), spread)).tolist()
+    facts |= dict(zip(("mean", "std", "min", "max", "spread"), numbers, strict=True))
+    sums = values.sum(-1) if values.dim() > 1 and values.shape[-1] > 1 else None
+    constant = sums is not None and float(sums.max() - sums.min()) < 1e-4 * max(1e-12, float(values.abs().sum(-1).mean()))
+    return facts | {"row_sum": float(sums.mean())} if sums is not None and constant else facts
 
 
 def optimizer_facts(optimizer: torch.optim.Optimizer | None, model: nn.Module) -> dict[str, Any] | None:
-    """Names the optimizer, its rate, and the trainable parameters that it does not have."""
+    """Names the optimizer and its rates, and the parameters that it does not have, that are not the model's, or that are frozen."""
     if optimizer is None:
         return None
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
-    rates = [group.get("lr") for group in optimizer.param_groups]
-    rate = rates[0].item() if isinstance(rates[0], Tensor) else rates[0]
-    return {"name": type(optimizer).__name__, "lr": rate, "missing": missing}
+    named = list(model.named_parameters())
+    missing = [name for name, p in named if p.requires_grad and id(p) not in held]
+    facts: dict[str, Any] = {"name": type(optimizer).__name__, "lr": rate_of(optimizer), "missing": missing}
+    facts["frozen"] = [name for name, p in named if not p.requires_grad]
+    facts["foreign"] = len(held - {id(p) for _, p in named})
+    group = optimizer.param_groups[0]
+    for key in ("weight_decay", "momentum", "maximize"):
+        value = group.get(key)
+        if isinstance(value, (int, float)):
+            facts[key] = value
+    if isinstance(group.get("betas"), tuple):
+        facts["momentum"] = float(group["betas"][0])
+    return facts
+
+
+def rate_of(optimizer: torch.optim.Optimizer) -> Any:
+    """Returns the learning rate of the first group, None where it has none."""
+    rate = optimizer.param_groups[0].get("lr")
+    return rate.item() if isinstance(rate, Tensor) else rate
+
+
+class Modules:
+    """Norms and dropouts of a model: what each was given in one pass, and which mode a step left it in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._norms = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.modules.batchnorm._NormBase, *_ROW_NORMS))]
+        self._dropouts = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+        self._values: dict[str, int] = {}
+        self._dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """Inside, notes over how many values each batch norm takes its statistics."""
+        handles = [
+            m.register_forward_hook(partial(self._note, name)) for name, m in self._norms if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].dim() > 1:
+            self._values.setdefault(name, args[0].numel() // args[0].shape[1])
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what `types.Facts.modules` lists, with the modes as they are now."""
+        norms = []
+        for name, module in self._norms:
+            norm = {"name": name, "kind": type(module).__name__, "training": module.training, "eps": getattr(module, "eps", None)}
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                norm |= {"momentum": module.momentum, "tracks": module.track_running_stats}
+            norms.append(norm | ({"values": self._values[name]} if name in self._values else {}))
+        dropouts = [{"name": n, "p": m.p, "training": m.training} for n, m in self._dropouts]
+        return {"norms": norms, "dropouts": dropouts, "dtypes": self._dtypes}
+
+
+_ROW_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

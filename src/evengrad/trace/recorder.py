@@ -35,12 +35,13 @@ _UNDEFINED = {"saturated_fraction", "distinct_unit_fraction"}  # seen, and yet N
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one pass showed: the structure, a (1, L) column a signal, the loss and the model's output."""
+    """What one pass showed: the structure, a (1, L) column a signal, the loss, the model's output and the gradients of parameters."""
 
     structure: Structure
     columns: dict[str, Floats]
     loss: float
     output: Any
+    gradients: dict[str, Tensor]
 
 
 def measure(
@@ -75,7 +76,8 @@ def measure(
             loss = scalar_loss(output, batch.targets, loss_fn)
             capture.forward = recorder.forward = False
             gradients = _gradients(loss, capture, recorder)
-    return Measurement(structure, recorder.columns(structure, capture.parameters, gradients), float(loss.detach()), output)
+    columns = recorder.columns(structure, capture.parameters, gradients)
+    return Measurement(structure, columns, float(loss.detach()), output, gradients)
 
 
 def _refuse_empty_parameters(model: nn.Module) -> None:

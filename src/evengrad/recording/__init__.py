@@ -1,0 +1,6 @@
+"""A rig and its batches -> Trace: one measured pass, or the sampled steps of a whole training."""
+
+from evengrad.recording.one_pass import trace_of
+from evengrad.recording.recording import Recording
+
+__all__ = ["Recording", "trace_of"]

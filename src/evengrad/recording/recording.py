@@ -1,0 +1,133 @@
+"""The steps of a training, as they are taken -> Trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from evengrad.recording.checkpoints import Checkpoints, right_share
+from evengrad.recording.one_pass import facts_of, run_of
+from evengrad.recording.stepping import Accumulation, Step
+from evengrad.rig import Rig
+from evengrad.trace import facts as evidence
+from evengrad.trace.batch import Batch
+from evengrad.trace.neighbours import Samples
+from evengrad.trace.recorder import measure
+from evengrad.types import Curve, Facts, Floats, Layer, Run, Series, Trace
+
+_CONSUMED = {f"grad_{x}": f"grad_raw_{x}" for x in ("norm", "mean", "abs_mean", "abs_max")}
+
+
+class Recording:
+    """A `Watcher` that measures sampled steps of a training: a pass before the step, the true update after it.
+
+    Args:
+        name: What the run is called.
+        dense: Number of steps at the beginning that are all measured.
+        growth: From there, each measured step is this many times as late as the one before.
+        loop: What is known of the training, for `Facts.loop`; its `steps` space the evaluations. None leaves evaluations out.
+        validation: Epoch number -> batches of validation data, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        dense: int = 20,
+        growth: float = 1.08,
+        loop: dict[str, Any] | None = None,
+        validation: Callable[[int], Iterator[Batch]] | None = None,
+    ) -> None:
+        self._name, self._dense, self._growth = name, dense, growth
+        self._loop = loop
+        self._checkpoints = None if loop is None else Checkpoints(loop.get("steps"), validation)
+        self._next = 0
+        self._steps: list[int] = []
+        self._columns: list[dict[str, Floats]] = []
+        self._rates: list[float] = []
+        self._accuracy: list[tuple[int, float]] = []
+        self._first: tuple[Run, Facts, tuple[Layer, ...]] | None = None
+        self._modules: evidence.Modules | None = None
+        self._samples, self._accumulation = Samples(), Accumulation()
+        self._step: Step | None = None
+        self._standard: list[torch.Tensor | None] = []
+
+    def before(self, rig: Rig, batch: Batch) -> None:
+        """Measures the step about to be taken, if it is one of the sample."""
+        rate = None if rig.optimizer is None else evidence.rate_of(rig.optimizer)
+        self._rates.append(math.nan if rate is None else float(rate))
+        self._samples.add(batch)
+        if self._checkpoints is not None:
+            self._checkpoints.see(rig, batch)
+        if rig.step == self._next:
+            self._measure(rig, batch)
+
+    def _measure(self, rig: Rig, batch: Batch) -> None:
+        if self._first is None:
+            self._modules = evidence.Modules(rig.model)
+            with self._modules.seen():
+                found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed)
+            self._first = (run_of(rig, batch, self._name), facts_of(rig, batch, found, self._modules), found.structure.layers)
+        else:
+            found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed)
+        if found.structure.layers != self._first[2]:  # data-dependent control flow took another way
+            self._plan_next(rig.step)
+            return
+        parameters = dict(rig.model.named_parameters(remove_duplicate=True))
+        self._standard = [found.gradients.get(layer.weight) for layer in found.structure.layers]
+        self._step = Step([parameters[layer.weight] for layer in found.structure.layers], self._standard, rig.optimizer)
+        self._steps.append(rig.step)
+        self._columns.append({_CONSUMED.get(k, k): v for k, v in found.columns.items()})
+        share = right_share(found.output, batch.targets)
+        if share is not None:
+            self._accuracy.append((rig.step, share))
+
+    def after(self, rig: Rig, batch: Batch) -> None:
+        """Adds what the step did: the gradients that the optimizer consumed, and the true change of the weights."""
+        if self._modules is not None and self._first is not None:
+            run, facts, layers = self._first
+            self._first, self._modules = (run, replace(facts, modules=self._modules.facts()), layers), None
+        if self._step is None:
+            return
+        self._columns[-1] |= self._step.columns()
+        assert self._step.used is not None  # columns looked
+        self._accumulation.see(self._standard, self._step.used)
+        self._step, self._standard = None, []
+        self._plan_next(rig.step - 1)
+
+    def _plan_next(self, step: int) -> None:
+        """Every step at first, then spaced geometrically: at least 60 of the first 1,000."""
+        self._next = step + 1 if step < self._dense else max(step + 1, int(step * self._growth))
+
+    def trace(self, losses: Series, *, seconds: float = 0.0) -> Trace:
+        """Returns what was recorded."""
+        assert self._first is not None  # training takes at least one step
+        run, facts, layers = self._first
+        names = self._columns[0].keys() | self._columns[-1].keys()
+        unseen = np.full((1, len(layers)), np.nan, np.float32)
+        curves = {"loss": Curve(np.arange(len(losses), dtype=np.int64), losses)}
+        if not np.isnan(self._rates).all():
+            curves["lr"] = Curve(np.arange(len(self._rates), dtype=np.int64), np.array(self._rates))
+        points = {} if self._checkpoints is None else dict(self._checkpoints.values)
+        for name, seen in (points | ({"accuracy": self._accuracy} if self._accuracy else {})).items():
+            curves[name] = Curve(np.array([s for s, _ in seen], np.int64), np.array([v for _, v in seen], np.float64))
+        return Trace(
+            run=replace(run, seconds=seconds, verb="diagnose"),
+            layers=layers,
+            facts=self._facts(facts),
+            steps=np.array(self._steps, np.int64),
+            columns={name: np.concatenate([c.get(name, unseen) for c in self._columns]) for name in sorted(names)},
+            curves=curves,
+        )
+
+    def _facts(self, facts: Facts) -> Facts:
+        """The first pass's facts, with targets from more than its batch, and with what the steps showed of the loop."""
+        targets = None if facts.targets is None else facts.targets | self._samples.facts()
+        accumulated = self._accumulation.value
+        seen = {} if accumulated is None else {"accumulated": accumulated}
+        return replace(facts, targets=targets, loop=(self._loop or {}) | seen)

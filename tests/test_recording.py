@@ -147,7 +147,12 @@ def test_modes_are_told_as_the_users_step_leaves_them() -> None:
 
     (norm,) = (trace_of(model=lambda: network(norm=True)).facts.modules or {})["norms"]
     assert norm == {
-        **{"name": "1", "kind": "BatchNorm1d", "training": True, "eps": 1e-5, "momentum": 0.1, "tracks": True},
+        "name": "1",
+        "kind": "BatchNorm1d",
+        "training": True,
+        "eps": 1e-5,
+        "momentum": 0.1,
+        "tracks": True,
         "values": 32,
     }
     (norm,) = (trace_of(model=lambda: network(norm=True), train_step=stepping(evaluating)).facts.modules or {})["norms"]

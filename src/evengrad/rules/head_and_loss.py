@@ -1,0 +1,234 @@
+"""ARC002: what the model puts out does not fit what the loss takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule
+from evengrad.signals.curves import thrives
+from evengrad.types import Evidence, Facts, Finding, Trace
+
+_NUMBERS = {"mse", "l1", "smooth_l1"}
+_RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+_RESHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel", "view_as", "reshape_as", "expand_as", "select", "__getitem__"}
+_ENCODES = {"one_hot", "scatter", "scatter_", "eye", "__getitem__", "index_select", "to", "float", "type", "type_as"}
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A head that does not fit its loss: its cause, what is wrong, and the number that shows it; some networks train in spite of it."""
+
+    cause: str
+    message: str
+    evidence: Evidence
+    where: str = "head"
+    harmless: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadAndLoss(Rule):
+    """The loss applies an activation of its own, cannot reach the targets through the one before it, or compares other things.
+
+    Cross-entropy takes logits: after a softmax or sigmoid its least value for C classes is log(1 + (C - 1) / e), not 0, and most of
+    the gradient is gone. A ReLU, sigmoid or tanh in front of targets outside its range leaves an error that no weights remove. An output
+    (N, 1) against targets (N,) compares every sample with every other, and the best answer is their mean.
+
+    Attributes:
+        max_outside: Largest healthy distance of a target from what the output's activation reaches, in deviations of the targets.
+        max_classes_as_numbers: Most distinct labels that a regression on whole numbers is told about: more are counts or ages.
+
+    Reference: Goodfellow, Bengio & Courville 2016, sec. 6.2.2; Bridle 1990 (softmax).
+    """
+
+    code: ClassVar[str] = "ARC002"
+    symptom: ClassVar[str | None] = None
+    title: ClassVar[str] = "the output does not fit the loss"
+    causes: ClassVar[tuple[str, ...]] = ("redundant_output_activation", "wrong_output_activation", "wrong_loss")
+    needs: ClassVar[tuple[str, ...]] = ("facts.head", "facts.loss", "facts.targets")
+    signal: ClassVar[tuple[str, str]] = ("mismatches", "places")
+    helps: ClassVar[str] = (
+        "logits into CrossEntropyLoss and BCEWithLogitsLoss; no activation before a loss on numbers; outputs and targets of one shape"
+    )
+    max_outside: float = 0.5
+    max_classes_as_numbers: int = 30
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        well = thrives(trace)
+        for found in self._mismatches(trace):
+            sure = not found.harmless or "loss" in trace.curves
+            severity = "note" if well and found.harmless else "error" if sure and not well else "warning"
+            head = (trace.facts.head or {}).get("layer")
+            known = head in {layer.name for layer in trace.layers}
+            where = (str(head),) if found.where == "head" and known else ("loss",)
+            made = self.finding(trace, severity, found.message, evidence=(found.evidence,), where=where, at=(0, len(trace.steps) - 1))
+            yield replace(made, cause=found.cause)
+
+    def value(self, trace: Trace) -> float:
+        return float(len(list(self._mismatches(trace))))
+
+    def _mismatches(self, trace: Trace) -> Iterator[Mismatch]:
+        """The first of these that holds: one mistake often looks like two."""
+        head, loss, targets = trace.facts.head or {}, trace.facts.loss or {}, trace.facts.targets or {}
+        looks = (_one_unit, _before_logits, _before_log, _broadcast, self._kind, self._range)
+        yield from [found for look in looks if (found := look(head, loss, targets)) is not None][:1]
+
+    def _kind(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+        """A loss for another kind of targets."""
+        op, labels = loss.get("op"), targets.get("labels")
+        whole = "int" in str(targets.get("dtype")) and labels is not None
+        low, high = float(targets.get("min", 0.0)), float(targets.get("max", 0.0))
+        if whole and op in _NUMBERS and 1 < len(labels) <= self.max_classes_as_numbers:
+            message = f"{op} compares numbers, but the targets are {len(labels)} class labels: cross-entropy is made for those"
+            evidence = Evidence(signal="classes", value=len(labels), relation=">", threshold=1, unit="labels", where="targets")
+            return Mismatch("wrong_loss", message, evidence, "loss", harmless=True)
+        if op in {"bce", "bce_with_logits"} and (high > 1 or low < 0) and not _encoded(loss):
+            message = f"binary cross-entropy needs targets in [0, 1], but they run from {low:.3g} to {high:.3g}"
+            far = max(high, 1.0 - low)
+            evidence = Evidence(signal="largest_target", value=far, relation=">", threshold=1.0, where="targets")
+            return Mismatch("wrong_loss", message, evidence, "loss")
+        if op == "cross_entropy" and "float" in str(targets.get("dtype")) and (high > 1 + 1e-4 or low < -1e-4):
+            message = f"cross-entropy needs labels or probabilities, but the targets are numbers from {low:.3g} to {high:.3g}"
+            evidence = Evidence(signal="largest_target", value=max(high, 1.0 - low), relation=">", threshold=1.0, where="targets")
+            return Mismatch("wrong_loss", message, evidence, "loss")
+        return None
+
+    def _range(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+        """Targets that the output's activation does not reach."""
+        span, std = _RANGES.get(_activation(head)), float(targets.get("std") or 0.0)
+        if loss.get("op") not in _NUMBERS or span is None or "float" not in str(targets.get("dtype")) or not std > 0:
+            return None
+        low, high = float(targets.get("min", 0.0)), float(targets.get("max", 0.0))
+        outside = max(span[0] - low, high - span[1]) / std
+        if not outside > self.max_outside:
+            return None
+        reach = f"[{span[0]:g}, {span[1]:g}]" if np.isfinite(span[1]) else f"{span[0]:g} and above"
+        message = f"the output ends in {_activation(head)}, which reaches {reach}, but the targets run from {low:.3g} to {high:.3g}"
+        evidence = Evidence(signal="outside", value=outside, relation=">", threshold=self.max_outside, unit="deviations", where="targets")
+        return Mismatch("wrong_output_activation", message, evidence, harmless=True)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        labels = {"dtype": "int64", "shape": [128], "min": 0.0, "max": 2.0, "labels": {"0": 40, "1": 44, "2": 44}}
+        binary = {"dtype": "float32", "shape": [128, 1], "min": 0.0, "max": 1.0, "mean": 0.5, "std": 0.5}
+        numbers = {"dtype": "float32", "shape": [128, 1], "min": -2.1, "max": 2.4, "mean": 0.0, "std": 1.0}
+        logits = {"activation": "none", "width": 3, "shape": [128, 3], "min": -1.0, "max": 1.0}
+        shares = {"activation": "softmax", "width": 3, "shape": [128, 3], "min": 0.1, "max": 0.8, "row_sum": 1.0}
+        one = {"activation": "none", "width": 1, "shape": [128, 1], "min": -1.0, "max": 1.0}
+
+        def net(head: dict[str, Any], op: str, targets: dict[str, Any], *operations: str) -> Trace:
+            facts = Facts(head={"layer": "4", **head}, loss={"op": op, "operations": list(operations) or [op]}, targets=targets)
+            return synthetic.chain(3, facts=facts)
+
+        sigmoid, relu = {**one, "activation": "sigmoid", "min": 0.2, "max": 0.9}, {**one, "activation": "relu", "min": 0.0}
+        positive = {**numbers, "min": 0.0, "max": 3.0}
+        return Examples(
+            sick=(
+                net(shares, "cross_entropy", labels),
+                net({**logits, "activation": "relu", "min": 0.0}, "cross_entropy", labels),
+                net(sigmoid, "bce_with_logits", binary),
+                net({**shares, "width": 1, "shape": [128, 1], "min": 1.0, "max": 1.0}, "bce", binary),
+                net(logits, "nll", labels),
+                net(one, "mse", {**numbers, "shape": [128]}),
+                net(one, "mse", labels, "mse_loss", "squeeze"),
+                net(one, "bce_with_logits", {**labels, "shape": [128, 1]}),
+                net(sigmoid, "mse", numbers),
+                net(relu, "mse", {**numbers, "min": -0.6}),
+            ),
+            healthy=(
+                net(logits, "cross_entropy", labels),
+                net({**logits, "activation": "log_softmax", "max": -0.1}, "nll", labels),
+                net({**logits, "activation": "log_softmax", "max": -0.1}, "cross_entropy", labels),
+                net(sigmoid, "bce", binary),
+                net(one, "mse", {**numbers, "shape": [128]}, "squeeze", "mse_loss"),
+                net(sigmoid, "mse", binary),
+                net(relu, "mse", positive),
+                net(relu, "mse", {**numbers, "min": -0.4}),
+            ),
+        )
+
+
+def _activation(head: dict[str, Any]) -> str:
+    """The output's activation, believed only where its values agree with it: something else can follow it."""
+    name, low, high = str(head.get("activation")), head.get("min"), head.get("max")
+    if low is None or high is None:
+        return name
+    total = head.get("row_sum")
+    if total is not None and abs(total - 1.0) < 1e-3 and low >= 0:
+        return "softmax"
+    if name == "softmax" and total is not None:
+        return "unknown"
+    span = _RANGES.get(name, (-np.inf, np.inf))
+    return name if span[0] - 1e-6 <= low and high <= span[1] + 1e-6 else "unknown"
+
+
+def _one_unit(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+    """A softmax, or a cross-entropy, over one unit: its answer is 1 whatever the input."""
+    op, width = loss.get("op"), int(head.get("width", 0))
+    if width != 1 or len(head.get("shape", (0, 0))) != 2:
+        return None
+    evidence = Evidence(signal="outputs", value=1, relation="<", threshold=2, unit="units")
+    if head.get("activation") in {"softmax", "log_softmax"}:
+        return Mismatch("wrong_output_activation", f"a {head['activation']} over 1 unit answers the same whatever the input", evidence)
+    if op in {"cross_entropy", "nll"} and "log_softmax" not in loss.get("operations", ()):
+        return Mismatch("wrong_loss", "cross-entropy over 1 unit is 0 whatever the weights: it needs a unit a class", evidence, "loss")
+    return None
+
+
+def _before_logits(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+    """An activation before a loss that applies its own."""
+    op, name = loss.get("op"), _activation(head)
+    if op not in {"cross_entropy", "bce_with_logits"}:
+        return None
+    own = "log-softmax" if op == "cross_entropy" else "sigmoid"
+    span = _RANGES.get(name)
+    if span is None:
+        return None
+    low, high = float(head.get("min", span[0])), float(head.get("max", span[1]))
+    width = int(head.get("width", 2))
+    if name in {"softmax", "sigmoid"}:
+        floor = np.log1p((width - 1) / np.e) if op == "cross_entropy" else np.log1p(1 / np.e)
+        least = f": the loss of a sure and right answer is {floor:.2f}, not 0"
+        message = f"the output ends in {name} (values from {low:.2g} to {high:.2g}), and {op} applies {own} again{least}"
+        evidence = Evidence(signal="least_loss", value=float(floor), relation=">", threshold=0.0, where="loss")
+        return Mismatch("redundant_output_activation", message, evidence)
+    cut = "all values below 0 are cut off" if name.startswith("relu") else f"no logit is beyond {span[1]:g}"
+    message = f"the output ends in {name} (values from {low:.2g} to {high:.2g}), and {op} takes logits: {cut}"
+    evidence = Evidence(signal="least_logit", value=low, relation=">=", threshold=span[0])
+    return Mismatch("wrong_output_activation", message, replace(evidence, threshold=min(low, span[0])), harmless=True)
+
+
+def _before_log(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+    """A negative log-likelihood of something that is no log-probability."""
+    logs = {"log_softmax", "log", "logsigmoid", "logsumexp"} & set(loss.get("operations", ()))
+    high = head.get("max")
+    if loss.get("op") != "nll" or logs or high is None or not high > 1e-4:
+        return None
+    name = _activation(head)
+    message = f"nll_loss takes log-probabilities, which are at most 0, but the output reaches {high:.3g} (activation: {name})"
+    evidence = Evidence(signal="largest_output", value=float(high), relation=">", threshold=0.0)
+    return Mismatch("wrong_output_activation", message, evidence)
+
+
+def _broadcast(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+    """Shapes that broadcast to all pairs of samples."""
+    out, wanted, calls = list(head.get("shape", ())), list(targets.get("shape", ())), set(loss.get("operations", ()))
+    compares = loss.get("op") in _NUMBERS or (loss.get("op") == "other" and calls & {"sub", "__sub__", "rsub", "__rsub__"})
+    if not compares or calls & _RESHAPES or not out or not wanted or out[0] != wanted[0] or out[0] < 2:
+        return None
+    n = out[0]
+    if sorted((out, wanted)) != [[n], [n, 1]]:
+        return None
+    shapes = f"outputs {tuple(out)} against targets {tuple(wanted)}"
+    message = f"{shapes} are compared in all {n * n:,} pairs of samples: the best answer is the targets' mean"
+    evidence = Evidence(signal="compared_pairs", value=n * n, relation=">", threshold=n, unit="pairs")
+    return Mismatch("wrong_loss", message, evidence, "loss")
+
+
+def _encoded(loss: dict[str, Any]) -> bool:
+    """True if the loss makes other targets of those that it is given."""
+    return bool(_ENCODES & set(loss.get("operations", ()))) and "one_hot" in loss.get("operations", ())

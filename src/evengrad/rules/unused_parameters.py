@@ -1,0 +1,70 @@
+"""ARC004: trainable weights that no gradient ever reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule, names, place
+from evengrad.signals.curves import thrives
+from evengrad.types import Evidence, Facts, Finding, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnusedParameters(Rule):
+    """A weight takes part in the forward pass, asks for a gradient, and never gets one: something cuts it off from the loss.
+
+    A detach, a no_grad block, an argmax or a conversion to numpy does that. Frozen parameters ask for none and are not meant.
+
+    Attributes:
+        max_unused_layers: Largest healthy number of such layers.
+
+    Reference: Paszke et al. 2019, PyTorch: an imperative style, sec. 4.3 (what autograd records).
+    """
+
+    code: ClassVar[str] = "ARC004"
+    symptom: ClassVar[str | None] = "no_parameter_update"
+    title: ClassVar[str] = "weights are cut off from the loss"
+    causes: ClassVar[tuple[str, ...]] = ("frozen_params",)
+    needs: ClassVar[tuple[str, ...]] = ("grad_norm", "facts.optimizer")
+    signal: ClassVar[tuple[str, str]] = ("unused_layers", "layers")
+    helps: ClassVar[str] = "take out detach(), torch.no_grad() and .data on the way to the loss; delete what is not used"
+    max_unused_layers: int = 0
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        rows = _unused(trace)
+        if len(rows) <= self.max_unused_layers:
+            return
+        parameters = sum(trace.layers[i].parameters for i in rows)
+        more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
+        message = f"no gradient reaches {place(trace, rows[0])}, though it asks for one: {parameters:,} parameters never learn{more}"
+        evidence = Evidence(signal="unused_layers", value=len(rows), relation=">", threshold=self.max_unused_layers, unit="layers")
+        severity = "note" if thrives(trace) else "warning"
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, len(trace.steps) - 1))
+        yield replace(found, cause="frozen_params")
+
+    def value(self, trace: Trace) -> float:
+        return float(len(_unused(trace)))
+
+    @classmethod
+    def examples(cls) -> Examples:
+        def net(grads: list[float], **facts: Any) -> Trace:
+            return synthetic.chain(3, steps=2, grad_norm=grads, facts=Facts(optimizer={"frozen": [], **facts}))
+
+        return Examples(
+            sick=(net([np.nan, 1.0, 1.0]), net([np.nan, np.nan, 1e-9])),
+            healthy=(net([1.0, 1.0, 1.0]), net([0.0, 1.0, 1.0]), net([np.nan, 1.0, 1.0], frozen=["0.weight"])),
+        )
+
+
+def _unused(trace: Trace) -> list[int]:
+    """Rows without a gradient at any step at which another row had one."""
+    unseen = np.isnan(trace.column("grad_norm")).all(0)
+    frozen = set((trace.facts.optimizer or {}).get("frozen", ()))
+    if unseen.all():
+        return []
+    return [i for i, x in enumerate(trace.layers) if unseen[i] and x.weight not in frozen]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evengrad.causes import folded, root_causes
 from evengrad.errors import EvengradError
 from evengrad.recording import Recording, trace_of
 from evengrad.remedies import Remedy, discovered
@@ -70,9 +71,15 @@ def add_causes(report: Report, bench: Bench) -> Report:
             tried += _at_once(early, changes, replace(bench, rig=copied), trace.at(int(trace.steps[0])))
     if late and bench.experiment is not None:
         tried += _by_replay(late, changes, bench, trace)
-    findings = tuple(_caused(f, tried) for f in report.findings)
-    causes = tuple(dict.fromkeys(f.cause for f in findings if f.cause))
-    return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=_ranked(changes, tried), skipped=skipped)
+    findings = folded([_caused(f, tried) for f in report.findings])
+    return replace(
+        report,
+        findings=findings,
+        causes=root_causes(findings),
+        interventions=tuple(tried),
+        proposals=_ranked(changes, tried),
+        skipped=skipped,
+    )
 
 
 def proposed(findings: Sequence[Finding], trace: Trace) -> list[Change]:

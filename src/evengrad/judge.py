@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evengrad.causes import folded, root_causes
 from evengrad.errors import InputError, unknown
 from evengrad.report import Report
 from evengrad.report.compare import Comparison, compared
@@ -68,7 +69,7 @@ def judge(trace: Trace, rules: Iterable[Rule]) -> Judgement:
         else:
             checked.append(rule.code)
             findings.extend(rule.check(seen))
-    return Judgement(tuple(sorted(findings, key=_rank)), tuple(checked), skipped)
+    return Judgement(folded(sorted(findings, key=_rank)), tuple(checked), skipped)
 
 
 def report_of(trace: Trace, rules: Iterable[Rule]) -> Report:
@@ -85,6 +86,7 @@ def report_of(trace: Trace, rules: Iterable[Rule]) -> Report:
     return Report(
         run=trace.run,
         findings=judgement.findings,
+        causes=root_causes(judgement.findings),
         trainability=chance,
         checked=judgement.checked,
         skipped=skipped,

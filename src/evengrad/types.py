@@ -115,7 +115,8 @@ class Facts:
         optimizer: name, lr, weight_decay, momentum, maximize, missing (trainable parameters that it does not have), foreign (number of its
             parameters that the model does not have), frozen (parameters with requires_grad off).
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
-            statistics are taken over), dropouts (name, p, training), dtypes (of the parameters).
+            statistics are taken over), dropouts (name, p, training), dtypes (of the parameters), forget_bias (of LSTM rows), post_norms
+            (norms that stand behind a residual addition).
         loop: what training does: standard (no train_step of the user's), samples, batch_size, epochs, steps (planned), and accumulated
             (cosine between what the step used beyond the batch's own gradient and the step before's; about 1 where gradients are not
             zeroed).
@@ -288,6 +289,7 @@ class Finding:
         where: Fully qualified module names, worst first.
         steps: First and last step at which it was seen.
         cause: A word of the cause vocabulary once an intervention or direct evidence has named it, else None.
+        effect_of: Code of the finding that this one follows from, or None where it stands by itself.
     """
 
     code: str
@@ -298,6 +300,7 @@ class Finding:
     where: tuple[str, ...] = ()
     steps: tuple[int, int] = (0, 0)
     cause: str | None = None
+    effect_of: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

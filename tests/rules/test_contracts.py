@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evengrad import rules, synthetic
+from evengrad.causes import CAUSES
 from evengrad.rules import Rule, discovered
 from evengrad.types import SEVERITIES, SYMPTOMS, Facts, Finding, Trace
 
@@ -43,6 +44,7 @@ def test_rules_are_found() -> None:
 
 def test_vocabulary_is_the_one_of_the_types() -> None:
     assert set(SYMPTOMS) == set(SYMPTOM_WORDS)
+    assert set(CAUSES) == set(CAUSE_WORDS)
 
 
 @every_rule

@@ -8,6 +8,7 @@ import numpy as np
 
 from evengrad.rig import Rig
 from evengrad.trace import facts as evidence
+from evengrad.trace.attention import post_norms
 from evengrad.trace.batch import Batch
 from evengrad.trace.loss_facts import loss_facts
 from evengrad.trace.recorder import COLUMNS, Measurement, measure
@@ -42,13 +43,14 @@ def run_of(rig: Rig, batch: Batch, name: str) -> Run:
 
 def facts_of(rig: Rig, batch: Batch, found: Measurement, modules: evidence.Modules) -> Facts:
     """Collects the direct evidence of one measured pass."""
+    behind = post_norms(rig.model, batch, rig.seed)
     return Facts(
         inputs=evidence.input_facts(batch, rig.model, found.structure),
         targets=evidence.target_facts(batch),
         head=evidence.head_facts(found.structure, found.output),
         loss=loss_facts(rig.loss_fn, found.loss, found.output, batch.targets),
         optimizer=evidence.optimizer_facts(rig.optimizer, rig.model),
-        modules=modules.facts(),
+        modules=modules.facts() | ({"post_norms": list(behind)} if behind else {}),
         mode="train",
         edges=found.structure.edges,
     )

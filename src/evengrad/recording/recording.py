@@ -12,6 +12,7 @@ import torch
 
 from evengrad.recording.checkpoints import Checkpoints, right_share
 from evengrad.recording.one_pass import facts_of, run_of
+from evengrad.recording.sequences import Sequences
 from evengrad.recording.stepping import Accumulation, Step
 from evengrad.rig import Rig
 from evengrad.trace import facts as evidence
@@ -56,6 +57,7 @@ class Recording:
         self._samples, self._accumulation = Samples(), Accumulation()
         self._step: Step | None = None
         self._standard: list[torch.Tensor | None] = []
+        self._sequences = Sequences()
 
     def before(self, rig: Rig, batch: Batch) -> None:
         """Measures the step about to be taken, if it is one of the sample."""
@@ -83,6 +85,8 @@ class Recording:
         self._step = Step([parameters[layer.weight] for layer in found.structure.layers], self._standard, rig.optimizer)
         self._steps.append(rig.step)
         self._columns.append({_CONSUMED.get(k, k): v for k, v in found.columns.items()})
+        if self._loop is not None:
+            self._columns[-1] |= self._sequences.see(rig, batch, self._first[2])
         share = right_share(found.output, batch.targets)
         if share is not None:
             self._accuracy.append((rig.step, share))
@@ -91,7 +95,7 @@ class Recording:
         """Adds what the step did: the gradients that the optimizer consumed, and the true change of the weights."""
         if self._modules is not None and self._first is not None:
             run, facts, layers = self._first
-            self._first, self._modules = (run, replace(facts, modules=self._modules.facts()), layers), None
+            self._first, self._modules = (run, replace(facts, modules=(facts.modules or {}) | self._modules.facts()), layers), None
         if self._step is None:
             return
         self._columns[-1] |= self._step.columns()
@@ -123,6 +127,7 @@ class Recording:
             steps=np.array(self._steps, np.int64),
             columns={name: np.concatenate([c.get(name, unseen) for c in self._columns]) for name in sorted(names)},
             curves=curves,
+            planes=self._sequences.planes(len(self._steps), len(layers)),
         )
 
     def _facts(self, facts: Facts) -> Facts:

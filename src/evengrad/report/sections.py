@@ -72,7 +72,9 @@ def _finding(finding: FindingView) -> Markup:
     proof = prose(f"On a copy, same batch: {finding.proof}.") if finding.proof else None
     why = el("p", cause, proof, class_="why") if cause or proof else None
     also = el("p", el("b", "Also works: "), "; ".join(finding.also), ".", class_="why") if finding.also else None
-    return el("div", head, el("div", el("div", prose(finding.message)), numbers, why, also), class_=f"finding {finding.severity}")
+    effects = [el("li", prose(effect)) for effect in finding.brings]
+    brings = join(el("p", el("b", "What follows from it"), class_="why"), el("ul", *effects, class_="why")) if effects else None
+    return el("div", head, el("div", el("div", prose(finding.message)), numbers, why, also, brings), class_=f"finding {finding.severity}")
 
 
 def _happened(groups: tuple[Happenings, ...]) -> Markup:

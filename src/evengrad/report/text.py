@@ -174,6 +174,8 @@ def _finding(finding: FindingView, width: int) -> Iterator[Text]:
     attempt = " | ".join(x for x in (finding.attempt, also) if x)
     if attempt:
         yield from _wrapped(f"      {'try' if finding.attempt else '':<8}", attempt, width, indent=_INDENT, label="dim")
+    for k, effect in enumerate(finding.brings):
+        yield from _wrapped(f"      {'' if k else 'brings':<8}", effect, width, indent=_INDENT, label="dim")
 
 
 def _happened(group: Happenings, width: int) -> Iterator[Text]:

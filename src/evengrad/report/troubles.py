@@ -27,6 +27,7 @@ class FindingView:
         proof: What the experiment on a copy showed: what restores the signal, then what leaves it sick.
         attempt: The first change to try, or "".
         also: Other changes that restore the signal, each with the value it reaches.
+        brings: Findings that follow from this one: `ACT002 the message`, strongest first.
     """
 
     severity: str
@@ -39,11 +40,12 @@ class FindingView:
     proof: str
     attempt: str
     also: tuple[str, ...]
+    brings: tuple[str, ...]
 
 
 def finding_views(report: Report) -> tuple[FindingView, ...]:
-    """Builds a block for each finding, in the report's order."""
-    return tuple(_block(report, f) for f in report.findings)
+    """Builds a block for each finding that stands by itself, in the report's order; what follows from it is told there."""
+    return tuple(_block(report, f) for f in report.findings if f.effect_of is None)
 
 
 def evidence_line(evidence: Evidence) -> str:
@@ -94,6 +96,7 @@ def _block(report: Report, finding: Finding) -> FindingView:
         proof=proof(_main_first(tried, finding.cause)),
         attempt=wording.arrows(first.summary or wording.change_label(first)) if first is not None and not report.outcomes else "",
         also=tuple(f"{wording.change_label(i.proposal)} ({_short(i)})" for i in also),
+        brings=tuple(f"{f.code} {f.message}" for f in report.findings if f.effect_of == finding.code),
     )
 
 

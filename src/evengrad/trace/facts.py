@@ -15,6 +15,7 @@ from evengrad.trace.batch import STANDARDIZE, Batch
 from evengrad.trace.capture import tensors_in
 from evengrad.trace.neighbours import Samples
 from evengrad.trace.structure import Structure
+from evengrad.trace.through_time import forget_bias
 
 
 def input_facts(batch: Batch, model: nn.Module, structure: Structure) -> dict[str, Any] | None:
@@ -107,6 +108,7 @@ class Modules:
         self._norms = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.modules.batchnorm._NormBase, *_ROW_NORMS))]
         self._dropouts = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         self._values: dict[str, int] = {}
+        self._forget = forget_bias(model)
         self._dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
 
     @contextmanager
@@ -133,8 +135,9 @@ class Modules:
             if isinstance(module, nn.modules.batchnorm._NormBase):
                 norm |= {"momentum": module.momentum, "tracks": module.track_running_stats}
             norms.append(norm | ({"values": self._values[name]} if name in self._values else {}))
+        facts: dict[str, Any] = {} if not self._forget else {"forget_bias": self._forget}
         dropouts = [{"name": n, "p": m.p, "training": m.training} for n, m in self._dropouts]
-        return {"norms": norms, "dropouts": dropouts, "dtypes": self._dtypes}
+        return facts | {"norms": norms, "dropouts": dropouts, "dtypes": self._dtypes}
 
 
 _ROW_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

@@ -23,7 +23,9 @@ from evengrad.rules import Rule
 from evengrad.trace.batch import Batch, Loss
 from evengrad.trace.capture import tensors_in
 from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, loop_facts, train, validation_of
-from evengrad.types import SEVERITIES, Event, Finding
+from evengrad.types import SEVERITIES, Event, Finding, Trace
+
+_SHARE, _LEAST = 0.3, 0.5  # of the training's seconds, and seconds, that training again may take in search of causes
 
 
 def check(
@@ -120,9 +122,19 @@ def diagnose_run(
     report = report_of(trace, rules)
     if causes and report.findings:
         rig = build(experiment, seed)
-        report = add_causes(report, Bench(rig, first_batch(rig), {rule.code: rule for rule in rules}, experiment))
+        report = add_causes(
+            report, Bench(rig, first_batch(rig), {rule.code: rule for rule in rules}, experiment, _budget(trace, max_seconds))
+        )
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
     return replace(report, run=run), result
+
+
+def _budget(trace: Trace, max_seconds: float | None) -> float:
+    """Seconds for training again: a share of what all planned steps take, within what is left."""
+    taken = max(1, len(trace.curves["loss"].steps))
+    planned = max(taken, int((trace.facts.loop or {}).get("steps", taken)))
+    share = max(_LEAST, _SHARE * trace.run.seconds / taken * planned)
+    return share if max_seconds is None else min(share, max_seconds - trace.run.seconds)
 
 
 class _Scan:

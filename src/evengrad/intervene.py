@@ -12,44 +12,38 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from evengrad.causes import folded, root_causes
+from evengrad.changes import Change, intervention, proposed, verdict
 from evengrad.errors import EvengradError
-from evengrad.recording import Recording, trace_of
-from evengrad.remedies import Remedy, discovered
+from evengrad.recording import trace_of
 from evengrad.remedies.base import undo_all
+from evengrad.replays import Replays
 from evengrad.report import Report
 from evengrad.rig import Rig
 from evengrad.rules import Rule
 from evengrad.trace.batch import Batch
 from evengrad.trace.recorder import COLUMNS
-from evengrad.training import Experiment, train
+from evengrad.training import Experiment
 from evengrad.types import SEVERITIES, Finding, Intervention, Proposal, Trace
 
 _DRAWS = 3  # of a random change that would name a cause: the median counts
 _ENOUGH = 3  # changes that work for a finding; more would be a list, not an answer
 _PAIRS = 3  # pairs tried where no single change works
-_REPLAY = 200  # steps replayed at most for a fault that only training shows
-
-
-@dataclass(frozen=True)
-class Change:
-    """A proposal, the remedy that applies it, and the findings that it is for."""
-
-    remedy: Remedy
-    proposal: Proposal
-    findings: list[Finding]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where changes are tried: a rig and a batch for faults that one pass shows, an experiment for those that only training shows."""
+    """Where changes are tried: a rig and a batch for faults that one pass shows, an experiment for those that only training shows.
+
+    Attributes:
+        seconds: Wall-clock budget of training again.
+    """
 
     rig: Rig
     batch: Batch
     rules: dict[str, Rule]
     experiment: Experiment | None = None
+    seconds: float = math.inf
 
 
 def add_causes(report: Report, bench: Bench) -> Report:
@@ -58,8 +52,9 @@ def add_causes(report: Report, bench: Bench) -> Report:
     if trace is None or not report.findings:
         return report
     changes = proposed(report.findings, trace)
-    early = [f for f in report.findings if f.steps[0] == trace.steps[0]]
-    late = [f for f in report.findings if f.steps[0] != trace.steps[0]]
+    over_time = [f for f in report.findings if f.steps[0] != trace.steps[0] or "curves" in "".join(bench.rules[f.code].needs)]
+    early = [f for f in report.findings if f not in over_time]
+    late = [f for f in over_time if f.cause is None and f.effect_of is None and f.severity != SEVERITIES[-1]]
     skipped = dict(report.skipped)
     tried: list[Intervention] = []
     if early:
@@ -70,7 +65,9 @@ def add_causes(report: Report, bench: Bench) -> Report:
         else:
             tried += _at_once(early, changes, replace(bench, rig=copied), trace.at(int(trace.steps[0])))
     if late and bench.experiment is not None:
-        tried += _by_replay(late, changes, bench, trace)
+        replays = Replays(bench.experiment, bench.rules, trace, seed=bench.rig.seed, seconds=bench.seconds)
+        tried += replays.tried(late, changes)
+        skipped |= replays.skipped
     findings = folded([_caused(f, tried) for f in report.findings])
     return replace(
         report,
@@ -80,16 +77,6 @@ def add_causes(report: Report, bench: Bench) -> Report:
         proposals=_ranked(changes, tried),
         skipped=skipped,
     )
-
-
-def proposed(findings: Sequence[Finding], trace: Trace) -> list[Change]:
-    """Collects what remedies propose, each change once with the findings it is for, in the order of least change."""
-    found: dict[str, Change] = {}
-    for remedy in sorted((member() for member in discovered().values()), key=lambda r: r.change):
-        for finding in findings:
-            for proposal in remedy.propose(finding, trace) if remedy.treats(finding) else ():
-                found.setdefault(proposal.summary, Change(remedy, proposal, [])).findings.append(finding)
-    return list(found.values())
 
 
 def _at_once(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:
@@ -128,76 +115,14 @@ def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, b
         undo = undo_all(c.remedy.apply(drawn, c.proposal) for c in changes)
         try:
             after = trace_of(drawn, bench.batch, columns=columns, facts=evidence)
-            drawn_verdicts.append([_verdict(rule, after) for rule in judged])
+            drawn_verdicts.append([verdict(rule, after) for rule in judged])
         except EvengradError:  # a change that the model cannot run with (batch norm on one sample) was tried, and failed
             drawn_verdicts.append([(math.nan, False) for _ in judged])
         finally:
             undo()
         if not any(drawn_verdicts[-1][i][1] for i in deciding):
             break  # a draw that leaves the strongest findings needs no second opinion
-    return [_intervention(changes, rule, before, [d[i] for d in drawn_verdicts]) for i, rule in enumerate(judged)]
-
-
-def _verdict(rule: Rule, trace: Trace) -> tuple[float, bool]:
-    """The deciding signal, and whether it is healthy; a signal that cannot be read is not."""
-    value = rule.value(trace)
-    broken = any(np.isinf(trace.column(name)).any() for name in ("out_abs_max", "grad_out_abs_max"))
-    return value, math.isfinite(value) and not broken and not any(rule.check(trace))
-
-
-def _intervention(changes: Sequence[Change], rule: Rule, before: Trace, draws: Sequence[tuple[float, bool]]) -> Intervention:
-    values = [v for v, _ in draws if math.isfinite(v)]
-    proposal = changes[0].proposal if len(changes) == 1 else _joined([c.proposal for c in changes])
-    return Intervention(
-        proposal=proposal,
-        cause=proposal.cause,
-        code=rule.code,
-        signal=rule.signal[0],
-        before=rule.value(before),
-        after=float(np.median(values)) if values else math.nan,
-        unit=rule.signal[1],
-        restored=2 * sum(restored for _, restored in draws) > len(draws),
-        findings=() if draws[-1][1] else (rule.code,),
-    )
-
-
-def _joined(proposals: Sequence[Proposal]) -> Proposal:
-    """Two changes as one entry of the record; trials apply the parts."""
-    return Proposal(
-        remedy="+".join(p.remedy for p in proposals),
-        options={"parts": [p.summary for p in proposals]},
-        cause=proposals[-1].cause,
-        summary=" and ".join(p.summary for p in proposals),
-        code="\n".join(p.code for p in proposals),
-    )
-
-
-def _by_replay(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:
-    """Trains again with each change, once, and looks well past the step at which each fault first showed."""
-    replays = {}
-    for change in changes:
-        steps = [_horizon(f) for f in findings if f in change.findings]
-        if steps:
-            replays[change.proposal.summary] = _replay(bench, change, max(steps))
-    tried: list[Intervention] = []
-    for finding in findings:
-        rule = bench.rules[finding.code]
-        for change in changes:
-            if finding in change.findings:
-                after = replays[change.proposal.summary].until(_horizon(finding))
-                tried.append(_intervention([change], rule, trace, [_verdict(rule, after)]))
-    return tried
-
-
-def _horizon(finding: Finding) -> int:
-    return min(_REPLAY, 2 * finding.steps[0] + 50)
-
-
-def _replay(bench: Bench, change: Change, steps: int) -> Trace:
-    assert bench.experiment is not None  # its caller looked
-    recording = Recording(dense=0, growth=1.3)
-    result = train(bench.experiment.repaired([change.proposal]), seed=bench.rig.seed, watcher=recording, max_steps=steps)
-    return recording.trace(result.losses)
+    return [intervention(changes, rule, before, [d[i] for d in drawn_verdicts]) for i, rule in enumerate(judged)]
 
 
 def _caused(finding: Finding, tried: Sequence[Intervention]) -> Finding:

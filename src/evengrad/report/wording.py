@@ -76,6 +76,7 @@ NOUNS = {
     "clip_norm": "clipping by norm",
     "clip_value": "clipping by value",
     "lower_rate": "rate",
+    "raise_rate": "rate",
     "standardize_input": "standardised inputs",
 }
 _JOINS = ("before", "after", "with", "in", "at", "to", "of", "on", "for", "by", "around", "between", "from", "×", "(")

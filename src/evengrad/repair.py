@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from evengrad.errors import InputError
@@ -55,6 +55,8 @@ def fix(
     max_seconds: float | None = None,
     max_remedies: int = 3,
     rules: Sequence[Rule] | None = None,
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] | None = None,
     progress: Callable[[str], None] | None = None,
     name: str = "",
 ) -> FixResult:
@@ -69,6 +71,8 @@ def fix(
         max_seconds: Wall-clock budget; no new trial starts after it.
         max_remedies: Largest number of changes in a set.
         rules: Rules with thresholds of one's own.
+        select: Codes, or beginnings of codes, to look for.
+        ignore: Codes, or beginnings of codes, to leave out.
         progress: Called with a line of text before each training.
         name: What the report calls the experiment.
 
@@ -83,7 +87,8 @@ def fix(
     if not chosen_seeds or max_remedies < 1:
         raise InputError(f"fix needs at least one seed and max_remedies >= 1; got seeds={seeds!r}, max_remedies={max_remedies}")
     deadline = None if max_seconds is None else time.perf_counter() + max_seconds
-    search = _Search(experiment, chosen_seeds, chosen_rules(rules), deadline=deadline, say=progress or (lambda _line: None), name=name)
+    judged = chosen_rules(rules, select, ignore)
+    search = _Search(experiment, chosen_seeds, judged, deadline=deadline, say=progress or (lambda _line: None), name=name)
     if not errors(search.report.findings, "warning"):
         return search.result("nothing_wrong", None)
     search.try_singles()

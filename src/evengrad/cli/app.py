@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evengrad.cli.compare import compare
-from evengrad.cli.options import AsJson, Device, Output, console_of, progress, writable
+from evengrad.cli.options import (
+    AsJson,
+    Baseline,
+    Device,
+    Ignore,
+    Output,
+    Rule,
+    Select,
+    WriteBaseline,
+    accepted,
+    chosen,
+    console_of,
+    folder_of,
+    progress,
+    writable,
+)
 from evengrad.cli.report import report as report_command
 from evengrad.cli.report import show as _show
 from evengrad.cli.search import search
@@ -38,9 +53,7 @@ app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_
 
 Target = Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="File and the name of the Experiment in it.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, data order and dropout.")]
-FailOn = Annotated[str, typer.Option(help="Exit with 1 from this severity on: error, warning or note.")]
-Select = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to look for; may be repeated.")]
-Ignore = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to leave out; may be repeated.")]
+FailOn = Annotated[str | None, typer.Option(help="Exit with 1 from this severity on: error, warning (usual) or note.")]
 Seconds = Annotated[float | None, typer.Option(help="Wall-clock budget in seconds.")]
 
 
@@ -70,24 +83,26 @@ def check(
     output: Output = None,
     device: Device = None,
     seed: Seed = 0,
-    fail_on: FailOn = "warning",
+    fail_on: FailOn = None,
     select: Select = None,
     ignore: Ignore = None,
+    rule: Rule = None,
+    baseline: Baseline = None,
+    write_baseline: WriteBaseline = None,
     causes: Annotated[bool, typer.Option(help="Look for causes by experiment on a copy.")] = True,
 ) -> None:
     """Look at one batch before training: signals by layer, findings, causes, chance to train."""
-    _known_severity(fail_on)
+    settings = chosen(folder_of(target), select=select, ignore=ignore, fail_on=fail_on, rules=rule or (), baseline=baseline)
+    hide = accepted(settings, write_baseline)
     writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.examine import check_rig
-    from evengrad.judge import chosen_rules
     from evengrad.training import build, first_batch
 
-    rules = chosen_rules(None, select, ignore)
     rig = build(load_experiment(target, device), seed)
-    report = check_rig(rig, first_batch(rig), rules, causes=causes, name=_shown(target))
+    report = hide(check_rig(rig, first_batch(rig), settings.rules(), causes=causes, name=_shown(target)))
     _show(report, json, output)
-    _exit_by_findings(report, fail_on)
+    _exit_by_findings(report, settings.fail_on)
 
 
 @app.command()
@@ -98,25 +113,28 @@ def diagnose(
     output: Output = None,
     device: Device = None,
     seed: Seed = 0,
-    fail_on: FailOn = "warning",
+    fail_on: FailOn = None,
     select: Select = None,
     ignore: Ignore = None,
+    rule: Rule = None,
+    baseline: Baseline = None,
+    write_baseline: WriteBaseline = None,
     max_seconds: Seconds = None,
 ) -> None:
     """Train once with every layer watched, and judge the whole run."""
-    _known_severity(fail_on)
+    settings = chosen(folder_of(target), select=select, ignore=ignore, fail_on=fail_on, rules=rule or (), baseline=baseline)
+    hide = accepted(settings, write_baseline)
     writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.examine import diagnose_run
-    from evengrad.judge import chosen_rules
 
-    rules = chosen_rules(None, select, ignore)
     experiment = load_experiment(target, device)
     with progress(json) as say:
         say("training once, every layer watched")
-        report, _ = diagnose_run(experiment, rules, seed=seed, max_seconds=max_seconds, name=_shown(target))
+        report, _ = diagnose_run(experiment, settings.rules(), seed=seed, max_seconds=max_seconds, name=_shown(target))
+    report = hide(report)
     _show(report, json, output)
-    _exit_by_findings(report, fail_on)
+    _exit_by_findings(report, settings.fail_on)
 
 
 @app.command()
@@ -127,17 +145,31 @@ def fix(
     output: Output = None,
     device: Device = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds that each change is tried on.")] = 3,
+    select: Select = None,
+    ignore: Ignore = None,
+    rule: Rule = None,
     max_seconds: Seconds = None,
     max_remedies: Annotated[int, typer.Option(min=1, help="Largest number of changes in a set.")] = 3,
 ) -> None:
     """Find the smallest change that provably works, by trials over seeds, and show it as code."""
+    settings = chosen(folder_of(target), select=select, ignore=ignore, rules=rule or ())
     writable(output)
     from evengrad.cli.load import load_experiment
     from evengrad.repair import fix as run
 
     experiment = load_experiment(target, device)
     with progress(json) as say:
-        result = run(experiment, seeds=seeds, max_seconds=max_seconds, max_remedies=max_remedies, progress=say, name=_shown(target))
+        result = run(
+            experiment,
+            seeds=seeds,
+            max_seconds=max_seconds,
+            max_remedies=max_remedies,
+            rules=settings.rules(),
+            select=settings.select,
+            ignore=settings.ignore,
+            progress=say,
+            name=_shown(target),
+        )
     _show(result.report, json, output)
     raise typer.Exit(0 if result.verdict in {"fixed", "nothing_wrong"} else 1)
 
@@ -203,7 +235,10 @@ def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="Code of a 
     known = discovered()
     if code.upper() not in known:
         raise unknown("rule", code, known)
-    print(explanation(known[code.upper()]))
+    from evengrad.report.text import ASCII
+
+    text = explanation(known[code.upper()])
+    print(text.translate(ASCII).encode("ascii", "replace").decode() if console_of().options.ascii_only else text)
 
 
 def _users_traceback(error: BaseException) -> str:
@@ -218,11 +253,6 @@ def _users_traceback(error: BaseException) -> str:
 def _exit_by_findings(report: Report, fail_on: str) -> None:
     bad = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     raise typer.Exit(1 if any(f.severity in bad for f in report.findings) else 0)
-
-
-def _known_severity(name: str) -> None:
-    if name not in SEVERITIES:
-        raise unknown("severity", name, SEVERITIES)
 
 
 def _shown(target: str) -> str:

@@ -15,9 +15,54 @@ from evengrad.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from evengrad.report import Report
+    from evengrad.settings import Settings
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Device = Annotated[str | None, typer.Option(help="Device to use, such as cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Write the HTML report there, too.")]
+Select = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to look for; may be repeated.")]
+Ignore = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to leave out; may be repeated.")]
+Rule = Annotated[list[str] | None, typer.Option(metavar="CODE.NAME=VALUE", help="A threshold of a rule; may be repeated.")]
+Baseline = Annotated[Path | None, typer.Option(metavar="FILE", help="Findings in this file are accepted: not told, not counted.")]
+WriteBaseline = Annotated[Path | None, typer.Option(metavar="FILE", help="Accept what is found now: write it there.")]
+
+
+def chosen(place: Path, **given: Any) -> Settings:
+    """Returns the settings near a file or folder, with what the command line says in their place."""
+    from evengrad.settings import overridden, settings_near
+
+    return overridden(settings_near(place), **given)
+
+
+def folder_of(target: str) -> Path:
+    """The file of FILE.py:NAME, near which settings are looked for."""
+    return Path(target.partition(":")[0])
+
+
+def accepted(settings: Settings, write_to: Path | None = None) -> Callable[[Report], Report]:
+    """Reads the baseline before any work is done; what comes back takes accepted findings out of a report.
+
+    Args:
+        settings: Those of the command.
+        write_to: File into which all that is found is written as accepted, in the place of the baseline's findings.
+    """
+    from evengrad.baseline import read_baseline, without, write_baseline
+
+    path = write_to or settings.baseline
+    if path is None:
+        return lambda report: report
+    if write_to is None:
+        held = read_baseline(path)
+        return lambda report: without(report, held, path.name)
+    writable(path)
+
+    def write(report: Report) -> Report:
+        count = write_baseline(path, report.findings)
+        print(f"baseline: {path.resolve()} ({count} finding{'s' * (count != 1)} accepted)", file=sys.stderr)
+        return without(report, read_baseline(path), path.name)
+
+    return write
 
 
 def writable(path: Path | None) -> None:

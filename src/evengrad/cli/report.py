@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evengrad.cli.options import AsJson, Output, console_of, writable
+from evengrad.cli.options import AsJson, Baseline, Ignore, Output, Rule, Select, accepted, chosen, console_of, writable
 from evengrad.cli.study import Folder
 
 if TYPE_CHECKING:
     from evengrad.report import Report
 
 Kept = Annotated[str, typer.Argument(metavar="RUN", help="Name or path of a stored run; a trace saved as .npz; a report's JSON.")]
-Select = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to look for; may be repeated.")]
-Ignore = Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to leave out; may be repeated.")]
 
 
 def report(
@@ -27,14 +25,19 @@ def report(
     store: Folder = None,
     select: Select = None,
     ignore: Ignore = None,
+    rule: Rule = None,
+    baseline: Baseline = None,
     salvage: Annotated[bool, typer.Option("--salvage", help="Leave out what is damaged in a stored run.")] = False,
 ) -> None:
     """Judge a run that is kept once more, and show its report."""
+    settings = chosen(Path.cwd(), select=select, ignore=ignore, rules=rule or (), baseline=baseline)
+    hide = accepted(settings)
     writable(output)
-    from evengrad.judge import chosen_rules, recall
+    from evengrad.judge import recall
 
-    rules = chosen_rules(None, select, ignore) if select or ignore else None
-    show(recall(run, directory=store, rules=rules, salvage=salvage), json, output)
+    changed = settings.select is not None or settings.ignore or settings.thresholds
+    found = recall(run, directory=store, rules=settings.rules() if changed else None, salvage=salvage)
+    show(hide(found), json, output)
 
 
 def show(report: Report, json: bool, output: Path | None) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evengrad.cli.options import AsJson, Output, console_of, writable
+from evengrad.cli.options import AsJson, Baseline, Ignore, Output, Rule, Select, accepted, chosen, console_of, writable
 from evengrad.cli.study import Folder
 from evengrad.errors import InputError
+
+if TYPE_CHECKING:
+    from evengrad.report import Report
 
 Command = Annotated[list[str], typer.Argument(metavar="SCRIPT.py [ARGS]...", help="The script, and what it is told.")]
 Guard = Annotated[str | None, typer.Option(help="What to do about a bad step: warn, clip, skip, rollback or stop.")]
@@ -31,12 +35,18 @@ def watch(
     every: Every = None,
     sink: Sink = None,
     name: Name = None,
+    select: Select = None,
+    ignore: Ignore = None,
+    rule: Rule = None,
+    baseline: Baseline = None,
     live: Annotated[bool, typer.Option(help="Show a panel while it trains, on a terminal.")] = True,
 ) -> None:
     """Run a training script as it is, watched; what follows the script's name is the script's."""
     path = Path(command[0])
     if not path.is_file():
         raise InputError(f"there is no script {command[0]!r}; expected a Python file, such as: evengrad watch train.py --epochs 3")
+    settings = chosen(path, select=select, ignore=ignore, rules=rule or (), baseline=baseline)
+    hide = accepted(settings)
     writable(output)
     from evengrad.monitor.guards import resolved
     from evengrad.monitor.script import Script, run_script
@@ -45,7 +55,8 @@ def watch(
 
     resolved(guard)  # wrong names are told before the script runs
     resolved_sinks(sink or ())
-    options = {"guard": guard, "every": every, "sinks": tuple(sink or ()), "live": live and not json}
+    options: dict[str, Any] = {"guard": guard, "every": every, "sinks": tuple(sink or ()), "live": live and not json}
+    options |= {"rules": settings.rules(), "select": settings.select, "ignore": settings.ignore}
     script = Script(name=name or path.stem, store=store or default_folder(), **options)
     try:
         run_script(path, command[1:], script)
@@ -53,7 +64,7 @@ def watch(
         traceback.print_exception(error.with_traceback(_of_script(error.__traceback__, path)))
         raise typer.Exit(1) from None
     finally:
-        _tell(script, json, output)
+        _tell(script, json, output, hide)
 
 
 def _of_script(frames: TracebackType | None, path: Path) -> TracebackType | None:
@@ -64,7 +75,7 @@ def _of_script(frames: TracebackType | None, path: Path) -> TracebackType | None
     return found or frames
 
 
-def _tell(script: object, json: bool, output: Path | None) -> None:
+def _tell(script: object, json: bool, output: Path | None, hide: Callable[[Report], Report]) -> None:
     """Prints the report of every training that was found, also when the script has ended with an error."""
     from evengrad.monitor.script import Script
 
@@ -73,7 +84,7 @@ def _tell(script: object, json: bool, output: Path | None) -> None:
         print("evengrad: no optimizer with a model of its own took a step: nothing was seen", file=sys.stderr)
         return
     for number, monitor in enumerate(script.monitors):
-        report = monitor.report()
+        report = hide(monitor.report())
         if output is not None:
             place = output if not number else output.with_stem(f"{output.stem}-{number + 1}")
             print(f"report: {report.to_html(place).resolve()}", file=sys.stderr)

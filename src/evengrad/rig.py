@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ class Rig:
         loss_fn: `loss_fn(output, targets) -> scalar tensor`, or None.
         batches: Epoch number -> the batches of that epoch, in an order that depends on seed and epoch only.
         scheduler: Learning-rate schedule, stepped after each batch, or None.
+        train_step: `train_step(model, batch, loss_fn, optimizer) -> loss` in place of one standard step, or None.
         seed: Seed that random remedies draw from.
         step: Number of optimizer steps taken.
     """
@@ -31,6 +32,7 @@ class Rig:
     loss_fn: Loss | None = None
     batches: Callable[[int], Iterator[Batch]] = lambda epoch: iter(())
     scheduler: Any = None
+    train_step: Callable[..., Any] | None = field(default=None, kw_only=True)
     seed: int = 0
     step: int = 0
 

@@ -137,7 +137,15 @@ def build(experiment: Experiment, seed: int = 0) -> Rig:
             scheduler = experiment.scheduler(optimizer) if experiment.scheduler else None
         device = next(model.parameters()).device
         source = batches_of(experiment.data, experiment.batch_size, seed)
-        rig = Rig(model, optimizer, experiment.loss_fn, lambda epoch: (b.to(device) for b in source(epoch)), scheduler, seed)
+        rig = Rig(
+            model,
+            optimizer,
+            experiment.loss_fn,
+            lambda epoch: (b.to(device) for b in source(epoch)),
+            scheduler,
+            seed,
+            train_step=experiment.train_step,
+        )
         first_batch(rig)
         remedies = discovered()
         for proposal in experiment.repairs:
@@ -169,7 +177,7 @@ def train(
             for batch in rig.batches(epoch):
                 if watcher is not None:
                     watcher.before(rig, batch)
-                losses.append(_step(rig, batch, experiment.train_step))
+                losses.append(_step(rig, batch))
                 if watcher is not None:
                     watcher.after(rig, batch)
                 late = max_seconds is not None and time.perf_counter() - started > max_seconds
@@ -363,11 +371,11 @@ def _pair(batch: Any) -> Batch:
     raise InputError(f"a batch must be a pair (inputs, targets); got {got}. Inputs can be a tuple or a mapping: ((a, b), targets)")
 
 
-def _step(rig: Rig, batch: Batch, train_step: TrainStep | None) -> Tensor:
+def _step(rig: Rig, batch: Batch) -> Tensor:
     assert rig.optimizer is not None  # build gave one
-    if train_step is not None:
+    if rig.train_step is not None:
         with _users("train_step"):
-            value = train_step(rig.model, (batch.inputs, batch.targets), rig.loss_fn, rig.optimizer)
+            value = rig.train_step(rig.model, (batch.inputs, batch.targets), rig.loss_fn, rig.optimizer)
         if not isinstance(value, (Tensor, float, int)) or (isinstance(value, Tensor) and value.numel() != 1):
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise InputError(f"Experiment's train_step must return the loss, a scalar; got {got}. End it with: return loss")

@@ -27,6 +27,7 @@ REMEDIES = sorted(discovered())
 PROPOSES_NOTHING = {  # remedy -> cases that have nothing for it
     "batch_norm": {"transformer", "sequence"},
     "layer_norm": {"convolutional"},
+    "standard_step": set(CASES),  # none has a step of its own: tests/remedies/test_standard_step.py
     "standardize_input": {"tied"},
     "swap_activation": set(),
 }

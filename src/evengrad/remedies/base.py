@@ -15,7 +15,7 @@ from evengrad.types import Finding, Proposal, Trace
 
 Undo = Callable[[], None]
 
-INPUTS, RATE, CLIP, INITIALISER, ACTIVATION, NORM, SKIP = range(1, 8)
+LOOP, INPUTS, RATE, CLIP, INITIALISER, ACTIVATION, NORM, SKIP = range(8)
 """Order of least change, in which interventions are tried."""
 
 

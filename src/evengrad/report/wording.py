@@ -78,6 +78,7 @@ NOUNS = {
     "lower_rate": "rate",
     "raise_rate": "rate",
     "standardize_input": "standardised inputs",
+    "standard_step": "a plain step",
 }
 _JOINS = ("before", "after", "with", "in", "at", "to", "of", "on", "for", "by", "around", "between", "from", "×", "(")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names, place
@@ -50,7 +50,7 @@ class BiasBeforeNorm(Rule):
 
     @classmethod
     def examples(cls) -> Examples:
-        def net(**layer: object) -> Trace:
+        def net(**layer: Any) -> Trace:
             return synthetic.chain(3, layer=layer, weight_norm=1.0)
 
         return Examples(

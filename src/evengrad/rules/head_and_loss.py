@@ -79,8 +79,8 @@ class HeadAndLoss(Rule):
 
     def _kind(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
         """A loss for another kind of targets."""
-        op, labels = loss.get("op"), targets.get("labels")
-        whole = "int" in str(targets.get("dtype")) and labels is not None
+        op, labels = loss.get("op"), targets.get("labels") or {}
+        whole = "int" in str(targets.get("dtype"))
         low, high = float(targets.get("min", 0.0)), float(targets.get("max", 0.0))
         if whole and op in _NUMBERS and 1 < len(labels) <= self.max_classes_as_numbers:
             message = f"{op} compares numbers, but the targets are {len(labels)} class labels: cross-entropy is made for those"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class MissingActivation(Rule):
 
     @classmethod
     def examples(cls) -> Examples:
-        def net(activations: str, **layer: object) -> Trace:
+        def net(activations: str, **layer: Any) -> Trace:
             """Chain of layers, a letter each: `n` none, `r` ReLU."""
             made = synthetic.chain(len(activations), facts=Facts(edges=tuple((i, i + 1) for i in range(len(activations) - 1))))
             words = {"n": "none", "r": "relu"}

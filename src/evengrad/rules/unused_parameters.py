@@ -63,7 +63,7 @@ class UnusedParameters(Rule):
 
 def _unused(trace: Trace) -> list[int]:
     """Rows without a gradient at any step at which another row had one."""
-    unseen = np.isnan(trace.column("grad_norm")).all(0)
+    unseen = np.atleast_1d(np.isnan(trace.column("grad_norm")).all(0))
     frozen = set((trace.facts.optimizer or {}).get("frozen", ()))
     if unseen.all():
         return []

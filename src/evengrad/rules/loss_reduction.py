@@ -1,0 +1,60 @@
+"""OPT016: the loss is a sum over the batch, not a mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule
+from evengrad.signals.curves import thrives
+from evengrad.types import Evidence, Facts, Finding, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossReduction(Rule):
+    """A batch twice as large has twice the loss: gradients, and with them the rate, grow with the batch.
+
+    With a rate made for it, or an optimizer that divides by the gradient's size, training is none the worse: a note then.
+
+    Attributes:
+        min_growth: Smallest factor between the loss of a batch and that of its half that tells a sum (a mean has 1, a sum 2).
+
+    Reference: Goyal et al. 2017, Accurate, large minibatch SGD, sec. 3 (the loss's normalisation and the rate).
+    """
+
+    code: ClassVar[str] = "OPT016"
+    symptom: ClassVar[str | None] = "huge_initial_loss"
+    title: ClassVar[str] = "the loss is summed over the batch"
+    causes: ClassVar[tuple[str, ...]] = ("loss_reduction",)
+    needs: ClassVar[tuple[str, ...]] = ("facts.loss",)
+    signal: ClassVar[tuple[str, str]] = ("batch_growth", "of the loss")
+    helps: ClassVar[str] = "reduction='mean', or a rate divided by the batch's size"
+    min_growth: float = 1.6
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        growth = self.value(trace)
+        if not growth > self.min_growth:
+            return
+        samples = trace.run.samples
+        message = f"twice the samples give ×{growth:.2f} the loss: it is summed over the {samples} of a batch, and so are its gradients"
+        evidence = Evidence(signal="batch_growth", value=growth, relation=">", threshold=self.min_growth, unit="of the loss", where="loss")
+        severity = "note" if thrives(trace) or "loss" not in trace.curves else "warning"
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=("loss",), at=(0, len(trace.steps) - 1))
+        yield replace(found, cause="loss_reduction")
+
+    def value(self, trace: Trace) -> float:
+        return float((trace.facts.loss or {}).get("batch_growth", np.nan))
+
+    @classmethod
+    def examples(cls) -> Examples:
+        def net(growth: float, **curves: Any) -> Trace:
+            return synthetic.run(synthetic.chain(3, facts=Facts(loss={"op": "mse", "batch_growth": growth})), **curves)
+
+        stuck, falling = np.full(40, 1.0), np.geomspace(1.0, 0.1, 40)
+        return Examples(
+            sick=(net(2.0, loss=stuck), net(1.7, loss=stuck), net(2.0, loss=falling)), healthy=(net(1.0, loss=stuck), net(1.5, loss=stuck))
+        )

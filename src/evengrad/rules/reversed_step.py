@@ -1,0 +1,112 @@
+"""OPT011: the step goes up the loss, or the loss pulls away from the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule
+from evengrad.types import Evidence, Facts, Finding, Trace
+
+_NEVER_NEGATIVE = {"cross_entropy", "mse", "l1", "smooth_l1"}
+_FEW = 5  # sampled steps at the beginning that have to agree
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReversedStep(Rule):
+    """A sign is wrong: less loss means answers further from the targets, or steps follow the gradient up.
+
+    Three measurements tell it: which way the loss pulls answers, whether the gradient that the optimizer uses is the loss's own or its
+    reverse, and whether the weights go down or up that gradient.
+
+    Attributes:
+        max_pull: Pull towards the targets, in [-1, 1], at which the loss is reversed.
+        max_agreement: Cosine of used and own gradient, or of change and minus gradient, at which a step is reversed.
+
+    Reference: Robbins & Monro 1951; LeCun, Bottou, Orr & Müller 1998, sec. 3.
+    """
+
+    code: ClassVar[str] = "OPT011"
+    symptom: ClassVar[str | None] = "loss_divergence"
+    title: ClassVar[str] = "a sign is wrong"
+    causes: ClassVar[tuple[str, ...]] = ("sign_error",)
+    needs: ClassVar[tuple[str, ...]] = ("facts.loss",)
+    signal: ClassVar[tuple[str, str]] = ("direction", "cosine")
+    helps: ClassVar[str] = "minimise the loss itself: no minus before it, maximize=False, p -= lr * gradient"
+    max_pull: float = -0.5
+    max_agreement: float = -0.3
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        found = self._loss(trace) or self._gradient(trace) or self._update(trace) or self._negative(trace)
+        if found is not None:
+            message, evidence, where = found
+            made = self.finding(trace, "error", message, evidence=(evidence,), where=(where,), at=(0, len(trace.steps) - 1))
+            yield replace(made, cause="sign_error")
+
+    def value(self, trace: Trace) -> float:
+        """The most reversed of the directions; the loss itself, where that alone tells it."""
+        pull = (trace.facts.loss or {}).get("toward_targets", np.nan)
+        seen = [x for x in (pull, _early(trace, "grad_agreement"), _early(trace, "update_agreement")) if np.isfinite(x)]
+        return float(min(seen, default=1.0))
+
+    def _loss(self, trace: Trace) -> tuple[str, Evidence, str] | None:
+        loss = trace.facts.loss or {}
+        pull = float(loss.get("toward_targets", np.nan))
+        if not pull < self.max_pull or loss.get("op") == "other":
+            return None
+        message = f"less loss takes answers away from their targets (direction {pull:+.2f}; 1 is towards them): the loss has the wrong sign"
+        return message, Evidence(signal="direction", value=pull, relation="<", threshold=self.max_pull, unit="cosine", where="loss"), "loss"
+
+    def _gradient(self, trace: Trace) -> tuple[str, Evidence, str] | None:
+        cosine = _early(trace, "grad_agreement")
+        if not cosine < self.max_agreement:
+            return None
+        message = f"the gradient that the optimizer uses points against the loss's own (cosine {cosine:+.2f}): each step walks uphill"
+        return message, self._cosine(cosine, "loop"), "loop"
+
+    def _update(self, trace: Trace) -> tuple[str, Evidence, str] | None:
+        cosine = _early(trace, "update_agreement")
+        if not cosine < self.max_agreement:
+            return None
+        maximize = " (maximize=True)" if (trace.facts.optimizer or {}).get("maximize") else ""
+        message = f"weights move up the gradient, not down (cosine {cosine:+.2f}){maximize}: each step walks uphill"
+        return message, self._cosine(cosine, "optimizer"), "optimizer"
+
+    def _negative(self, trace: Trace) -> tuple[str, Evidence, str] | None:
+        """A loss that has no business below zero, far below it."""
+        loss, targets = trace.curves.get("loss"), trace.facts.targets or {}
+        op = (trace.facts.loss or {}).get("op")
+        labelled = op != "cross_entropy" or "int" in str(targets.get("dtype"))
+        if loss is None or op not in _NEVER_NEGATIVE or not labelled or not len(loss.values):
+            return None
+        end = float(np.median(loss.values[-10:]))
+        if not end < -1e-3:
+            return None
+        message = f"the loss ends at {end:.3g}, but {op} is never below 0: something turns its sign"
+        return message, Evidence(signal="last_loss", value=end, relation="<", threshold=0.0, where="loss"), "loss"
+
+    def _cosine(self, value: float, where: str) -> Evidence:
+        return Evidence(signal="direction", value=value, relation="<", threshold=self.max_agreement, unit="cosine", where=where)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        def net(pull: float = 1.0, grad: float = 1.0, update: float = 0.6, *, op: str = "mse", loss: Any = None) -> Trace:
+            facts = Facts(loss={"op": op, "toward_targets": pull}, targets={"dtype": "float32"})
+            made = synthetic.chain(3, steps=6, facts=facts, grad_agreement=grad, update_agreement=update)
+            return made if loss is None else synthetic.run(made, loss=loss)
+
+        return Examples(
+            sick=(net(-1.0), net(grad=-1.0), net(update=-0.9), net(update=-0.4), net(loss=np.linspace(1.0, -5.0, 40))),
+            healthy=(net(), net(-0.4), net(grad=0.1), net(update=-0.2), net(loss=np.linspace(1.0, 0.0, 40)), net(np.nan, np.nan, np.nan)),
+        )
+
+
+def _early(trace: Trace, column: str) -> float:
+    """Median over layers of the first few sampled steps, the largest of these steps; NaN where unseen."""
+    values = trace.column(column)[:_FEW].astype(np.float64)
+    steps = [float(np.median(row[np.isfinite(row)])) for row in values if np.isfinite(row).any()]
+    return max(steps, default=float("nan"))

@@ -1,0 +1,96 @@
+"""OPT014: weight decay or dropout is so strong that little is left to learn with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule, deep_rows, names
+from evengrad.signals.curves import progress
+from evengrad.types import Evidence, Facts, Finding, Series, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightDecay(Rule):
+    """Weights shrink towards zero faster than the gradient builds them up, or dropout takes away nearly all that a layer says.
+
+    Attributes:
+        max_shrink: Share of its norm at the beginning below which a layer's weights have collapsed (median over layers).
+        max_dropout: Largest healthy dropout rate, in [0, 1].
+        max_learnt: Share of the loss that is gone in a run that suffers no harm.
+
+    Reference: Krogh & Hertz 1991, A simple weight decay; Srivastava et al. 2014, Dropout, sec. 7.3 (0.5 to 0.8 is kept).
+    """
+
+    code: ClassVar[str] = "OPT014"
+    symptom: ClassVar[str | None] = "loss_stuck"
+    title: ClassVar[str] = "regularisation is too strong"
+    causes: ClassVar[tuple[str, ...]] = ("over_regularized",)
+    needs: ClassVar[tuple[str, ...]] = ("weight_norm", "curves.loss")
+    signal: ClassVar[tuple[str, str]] = ("kept_weight", "of the norm")
+    helps: ClassVar[str] = "a smaller weight_decay (1e-4 for SGD, 1e-2 for AdamW are usual); dropout of at most 0.5"
+    max_shrink: float = 0.5
+    max_dropout: float = 0.6
+    max_learnt: float = 0.5
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        ran, last = progress(trace), len(trace.steps) - 1
+        if ran is None or ran.learnt > self.max_learnt:
+            return
+        found = self._shrunk(trace) or self._dropped(trace)
+        if found is not None:
+            message, evidence, where = found
+            made = self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, last))
+            yield replace(made, cause="over_regularized")
+
+    def value(self, trace: Trace) -> float:
+        kept = _kept(trace)
+        return float(np.median(kept)) if len(kept) else float("nan")
+
+    def _shrunk(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
+        decay = float((trace.facts.optimizer or {}).get("weight_decay") or 0.0)
+        kept = self.value(trace)
+        if not decay > 0 or not kept < self.max_shrink:
+            return None
+        message = f"weights shrink to {kept:.2g} of their norm at the beginning (weight_decay {decay:g}): decay outweighs the gradient"
+        evidence = Evidence(signal="kept_weight", value=kept, relation="<", threshold=self.max_shrink, unit="of the norm")
+        return message, evidence, names(trace, deep_rows(trace))
+
+    def _dropped(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
+        found = [d for d in (trace.facts.modules or {}).get("dropouts", ()) if d.get("training", True)]
+        strong = [d for d in found if d.get("p", 0.0) > self.max_dropout]
+        if not strong:
+            return None
+        worst = max(strong, key=lambda d: float(d["p"]))
+        more = f"; {len(strong)} dropouts are above {self.max_dropout:g}" if len(strong) > 1 else ""
+        message = f"dropout {worst['name']} takes away {worst['p']:.0%} of what passes it{more}"
+        evidence = Evidence(signal="dropout", value=float(worst["p"]), relation=">", threshold=self.max_dropout, unit="of units")
+        return message, evidence, ("loop",)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        def net(end: float, *, decay: float = 1.0, learnt: float = 0.1, p: float = 0.5) -> Trace:
+            modules = {"dropouts": [{"name": "1", "p": p, "training": True}]}
+            facts = Facts(optimizer={"weight_decay": decay}, modules=modules)
+            made = synthetic.chain(3, steps=4, weight_norm=np.geomspace(1.0, end, 4)[:, None], facts=facts)
+            return synthetic.run(made, loss=np.linspace(1.0, 1.0 - learnt, 40))
+
+        return Examples(
+            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65)),
+            healthy=(net(0.6), net(0.1, decay=0.0), net(0.1, learnt=0.9), net(1.0, p=0.6), net(1.0, p=0.9, learnt=0.9)),
+        )
+
+
+def _kept(trace: Trace) -> Series:
+    """Norm of each layer's weights at the end over that at the beginning."""
+    norms = trace.column("weight_norm").astype(np.float64)[:, deep_rows(trace)]
+    if len(norms) < 2:
+        return np.zeros(0)
+    first, last = norms[0], norms[-1]
+    usable = np.isfinite(first) & np.isfinite(last) & (first > 0)
+    out: Series = last[usable] / first[usable]
+    return out

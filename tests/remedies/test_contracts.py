@@ -257,7 +257,7 @@ def test_a_change_proposed_for_another_model_is_refused_and_leaves_no_trace(name
     stepped(rig, first_batch(rig))
     before = snapshot(rig)
     found = proposals(discovered()[name](), trace)
-    assert found
+    assert found or name == "standard_step"  # which fits every model
     for proposal in found:
         if proposal.where or "plans" in proposal.options:  # a change of the whole model fits every model
             with pytest.raises(InputError, match="another model"):

@@ -1,0 +1,20 @@
+"""Operators and programs -> cases, and what each case's truth is."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from benchmarks.faults.base import Case
+from benchmarks.faults.operators import OPERATORS
+from benchmarks.faults.programs import program
+
+
+@cache
+def candidates() -> dict[str, Case]:
+    """Returns every case, by name, whether it bites or not."""
+    made = [
+        Case(name=f"{o.cause}/{o.name}/{name}", operator=o, program=o.mutate(program(name)), twin=program(name))
+        for o in OPERATORS.values()
+        for name in o.on
+    ]
+    return {case.name: case for case in made}

@@ -1,0 +1,12 @@
+"""cause -> operators that plant it: one file a family, each a tuple `OPERATORS`."""
+
+from __future__ import annotations
+
+from benchmarks.faults.base import Operator
+from benchmarks.faults.operators import architecture, arithmetic, heads, initial, inputs, loop, losses, rates, regularity, sequences
+
+OPERATORS: dict[str, Operator] = {
+    operator.name: operator
+    for family in (rates, initial, inputs, architecture, heads, losses, regularity, loop, arithmetic, sequences)
+    for operator in family.OPERATORS
+}

@@ -10,6 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names, place, sick_span
+from evengrad.signals.curves import thrives
 from evengrad.types import Finding, Series, Trace
 
 _CUT_OFF = {"relu", "relu6"}
@@ -20,7 +21,7 @@ class DeadRelu(Rule):
     """Most units of a rectifier output zero for all samples, so no gradient passes them and they stay as they are.
 
     Some dead units are ordinary: in deep healthy ReLU networks samples grow alike, and up to half of a layer's units agree on
-    being off. A layer is flagged when hardly anything is left of it.
+    being off. A layer is flagged when hardly anything is left of it; where training thrives in spite of it, that is a note.
 
     Attributes:
         max_dead_fraction: Largest healthy share of dead units in a layer, in [0, 1].
@@ -57,7 +58,7 @@ class DeadRelu(Rule):
         more = f"; {len(rows)} layers are above {self.max_dead_fraction:.0%}" if len(rows) > 1 else ""
         message = f"{worst:.0%} of the ReLU units of {place(trace, rows[0])} are off for every sample and pass no gradient{more}"
         evidence = self.evidence_at(trace, rows, dead, ">", self.max_dead_fraction)
-        severity = "error" if worst >= self.error_fraction else "warning"
+        severity = "note" if thrives(trace) else "error" if worst >= self.error_fraction else "warning"
         yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=span)
 
     def value(self, trace: Trace) -> float:

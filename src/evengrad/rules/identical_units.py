@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
+from evengrad.signals.curves import thrives
 from evengrad.types import Finding, Trace
 
 
@@ -46,7 +47,9 @@ class IdenticalUnits(Rule):
         sets = f"only {count} distinct set{'s' * (count > 1)} of weights"
         message = f"the {layer.fan_out} units of {place(trace, rows[0])} have {sets}: copies stay copies{more}"
         evidence = self.evidence_at(trace, rows, distinct.astype(np.float64), "<", self.min_distinct_fraction)
-        yield self.finding(trace, "error", message, evidence=evidence, where=names(trace, rows), at=(index, index))
+        severity = "note" if thrives(trace) else "error"
+        found = self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=(index, index))
+        yield replace(found, cause="constant_init")
 
     def value(self, trace: Trace) -> float:
         index = len(trace.steps) - 1

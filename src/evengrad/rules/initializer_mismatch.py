@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names
+from evengrad.signals.curves import thrives
 from evengrad.signals.scale import matching_rms, matching_scheme, weight_rms
 from evengrad.types import Evidence, Finding, Series, Trace
 
@@ -25,7 +26,8 @@ class InitializerMismatch(Rule):
     Attributes:
         max_decades: Largest sum of log10(scale / matching scale) along a trunk that is not worth a note.
         warning_decades: Sum from which it is a warning: bounded activations make up for less (one trained network in six is
-            above two decades, one in a hundred above eleven).
+            above two decades, one in a hundred above eleven). Where training thrives it is a note all the same.
+        max_other_scheme: Largest factor from the matching scale, either way, that another known initialiser explains.
 
     Reference: Glorot & Bengio 2010; He et al. 2015; Klambauer et al. 2017.
     """
@@ -39,6 +41,7 @@ class InitializerMismatch(Rule):
     helps: ClassVar[str] = "evengrad.initialize_(model): Glorot before tanh and logistic, He before ReLU and ELU, LeCun before SELU"
     max_decades: float = 2.0
     warning_decades: float = 11.0
+    max_other_scheme: float = 2.6
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         if trace.steps[0] != 0:
@@ -54,8 +57,15 @@ class InitializerMismatch(Rule):
                 f"({len(rows)} layers, {total:+.1f} decades together)"
             )
             evidence = Evidence(signal="scale_decades", value=abs(total), relation=">", threshold=self.max_decades, unit="decades")
-            severity = "warning" if abs(total) > self.warning_decades else "note"
-            yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, 0))
+            severity = "warning" if abs(total) > self.warning_decades and not thrives(trace) else "note"
+            found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, 0))
+            yield replace(found, cause=self._cause(typical))
+
+    def _cause(self, typical: float) -> str:
+        """Initialisers that are in use differ by less than three: He's before tanh, torch's own before ReLU."""
+        if 1 / self.max_other_scheme <= typical <= self.max_other_scheme:
+            return "init_activation_mismatch"
+        return "bad_init_large" if typical > 1 else "bad_init_small"
 
     def value(self, trace: Trace) -> float:
         return float(abs(np.nansum(self._ratios(trace))))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
+from evengrad.signals.curves import thrives
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 
@@ -16,7 +17,7 @@ class InputNotNormalized(Rule):
     """Inputs are so large, so small or so far from zero that no usual learning rate suits initialisers made for unit scale.
 
     A common offset does most harm: beyond three standard deviations networks stop training at any rate, while a factor of thirty is
-    still made up for by the rate (benchmarks/input_scale.py).
+    still made up for by the rate (benchmarks/input_scale.py). Where training thrives it is a note.
 
     Attributes:
         max_scale: Largest healthy standard deviation of a feature (channel, for images), in its own unit.
@@ -57,7 +58,9 @@ class InputNotNormalized(Rule):
             message = f"inputs hardly vary: the widest feature has a standard deviation of {high:.2g}"
         else:
             return
-        yield self.finding(trace, "warning", message, evidence=(evidence,), where=("inputs",), at=(0, 0))
+        severity = "note" if thrives(trace) else "warning"
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=("inputs",), at=(0, 0))
+        yield replace(found, cause="input_not_normalized")
 
     def value(self, trace: Trace) -> float:
         return float((trace.facts.inputs or {}).get("feature_std_max", 0.0))

@@ -10,6 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names, place, sick_span
+from evengrad.signals.curves import thrives
 from evengrad.types import Finding, Series, Trace
 
 
@@ -17,7 +18,8 @@ from evengrad.types import Finding, Series, Trace
 class SaturatedActivation(Rule):
     """Most units of a bounded activation sit on its flat parts, so they pass no gradient.
 
-    The layers that make the model's output are not judged: a confident gate or probability at the end is no fault.
+    The layers that make the model's output are not judged: a confident gate or probability at the end is no fault. Where
+    training thrives in spite of it, it is a note.
 
     Attributes:
         max_saturated_fraction: Largest healthy share of elements with |phi'| < 5% of its maximum, in [0, 1].
@@ -49,7 +51,7 @@ class SaturatedActivation(Rule):
         into = f"{place(trace, rows[0])} feeds into {trace.layers[rows[0]].activation}"
         message = f"{worst:.0%} of what {into} lies where it is flat and passes almost no gradient{more}"
         evidence = self.evidence_at(trace, rows, flat, ">", self.max_saturated_fraction)
-        severity = "error" if worst >= self.error_fraction else "warning"
+        severity = "note" if thrives(trace) else "error" if worst >= self.error_fraction else "warning"
         yield self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=span)
 
     def value(self, trace: Trace) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
+from evengrad.signals.curves import thrives
 from evengrad.signals.scale import weight_rms
 from evengrad.types import Finding, Series, Trace
 
@@ -25,6 +26,7 @@ class ShiftedWeights(Rule):
 
     Attributes:
         max_mean_ratio: Largest healthy |mean| / RMS of a layer's weights, in [0, 1].
+        constant_ratio: Ratio from which the weights are all but equal, and not only of one sign, in [0, 1].
 
     Reference: LeCun, Bottou, Orr & Müller 1998, Efficient BackProp, sec. 4.6.
     """
@@ -37,6 +39,7 @@ class ShiftedWeights(Rule):
     signal: ClassVar[tuple[str, str]] = ("mean_ratio", "of the RMS")
     helps: ClassVar[str] = "an initialiser with mean zero: evengrad.initialize_(model)"
     max_mean_ratio: float = 0.5
+    constant_ratio: float = 0.98
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         if trace.steps[0] != 0:
@@ -50,7 +53,9 @@ class ShiftedWeights(Rule):
         more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
         message = f"the weights of {place(trace, row)} have {share}: every unit is driven the same way{more}"
         evidence = self.evidence_at(trace, rows, means, ">", self.max_mean_ratio)
-        yield self.finding(trace, "warning", message, evidence=evidence, where=names(trace, rows), at=(0, 0))
+        severity = "note" if thrives(trace) else "warning"
+        found = self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=(0, 0))
+        yield replace(found, cause="constant_init" if means[row] > self.constant_ratio else "bad_init_large")
 
     def value(self, trace: Trace) -> float:
         return float(np.nanmax(self._means(trace), initial=0.0))

@@ -10,6 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
+from evengrad.signals.curves import thrives
 from evengrad.types import Evidence, Finding, Trace
 
 
@@ -17,7 +18,8 @@ from evengrad.types import Evidence, Finding, Trace
 class ZeroGradient(Rule):
     """Nothing at all comes back: the gradient underflowed, or every path to the loss is cut.
 
-    Exactly zero is a state of its own: no learning rate and no clipping threshold changes it.
+    Exactly zero is a state of its own: no learning rate and no clipping threshold changes it. Layers without a gradient in a
+    network that trains well are not needed: a note.
 
     Attributes:
         max_zero_layers: Largest healthy number of layers whose gradient is zero in every element.
@@ -52,7 +54,8 @@ class ZeroGradient(Rule):
         )
         message = f"{what} a gradient of exactly zero: they learn nothing"
         evidence = Evidence(signal="zero_layers", value=len(zero), relation=">", threshold=self.max_zero_layers, unit="layers")
-        yield self.finding(trace, "error", message, evidence=(evidence,), where=names(trace, zero), at=(last, last))
+        severity = "note" if thrives(trace) else "error"
+        yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, zero), at=(last, last))
 
     def value(self, trace: Trace) -> float:
         return float(len(self._zero(trace)))

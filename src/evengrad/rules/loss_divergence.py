@@ -1,0 +1,108 @@
+"""OPT001: the loss climbs away from the best that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule
+from evengrad.rules.over_time import finite, seen_over
+from evengrad.signals.curves import noise, progress, smoothed
+from evengrad.types import Evidence, Facts, Finding, Series, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossDivergence(Rule):
+    """The loss ends far above where it has been: it gave back most of what was learnt, or stands above where it began.
+
+    A loss is compared with itself by the means of twentieths of the run, and a rise counts from six of their standard errors on, so that
+    noise of small batches is none (under 1 false alarm in 1,000 flat curves, whatever their noise: tests/rules/test_over_time.py).
+
+    Attributes:
+        max_regained: Largest healthy share of the way down that the loss has come back, in [0, 1].
+        min_rise: Smallest rise that counts, as a share of the constant answer's loss.
+        max_growth: Largest healthy loss at the end, in the larger of its start and the constant answer's loss.
+
+    Reference: Ben Braiek & Khomh 2022, TheDeepChecker (a loss of twice its minimum diverges).
+    """
+
+    code: ClassVar[str] = "OPT001"
+    symptom: ClassVar[str | None] = "loss_divergence"
+    title: ClassVar[str] = "the loss diverges"
+    causes: ClassVar[tuple[str, ...]] = (
+        *("lr_too_high", "sign_error", "missing_zero_grad", "scheduler_bug", "no_warmup", "no_grad_clip"),
+        *("input_not_normalized", "target_not_scaled", "loss_reduction", "unstable_loss", "bad_init_large"),
+    )
+    needs: ClassVar[tuple[str, ...]] = ("curves.loss",)
+    signal: ClassVar[tuple[str, str]] = ("regained", "of the way down")
+    helps: ClassVar[str] = "a rate ten times smaller, a warm-up, clipping by norm; gradients set to zero at each step"
+    max_regained: float = 0.6
+    min_rise: float = 0.25
+    max_growth: float = 2.0
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        found = progress(trace)
+        if found is None:
+            return
+        loss = trace.curves["loss"]
+        seen = finite(loss.values)
+        end = float(seen[-max(3, len(seen) // 20) :].mean())
+        high, scale = max(found.start, found.reference), abs(found.reference)
+        error = noise(seen) / np.sqrt(max(1, len(seen) // 20))
+        if not np.isfinite(end - found.best) or end - found.best < max(self.min_rise * scale, 6 * error):
+            return
+        began = self._began(seen, found.best, end)
+        step, low = int(loss.steps[began]), int(loss.steps[int(smoothed_argmin(seen))])
+        back = (end - found.best) / (found.reference - found.best) if found.reference > found.best else np.inf
+        if end > self.max_growth * abs(high) and (end > high):
+            evidence = Evidence(signal="loss", value=end, relation=">", threshold=self.max_growth * abs(high), where="loss", step=step)
+            message = f"the loss grows from {found.start:.3g} at first to {end:.3g}, rising since step {step:,}: each step makes it worse"
+        elif back > self.max_regained and np.isfinite(found.end) and found.best < 0.9 * found.reference:
+            name, unit = self.signal
+            evidence = Evidence(signal=name, value=back, relation=">", threshold=self.max_regained, unit=unit, where="loss", step=step)
+            message = f"the loss fell to {found.best:.3g} by step {low:,} and is back at {end:.3g}: {back:.0%} of what was learnt is lost"
+        else:
+            return
+        yield seen_over(self, trace, "error", message, evidence, first=step, at=step)
+
+    def value(self, trace: Trace) -> float:
+        found = progress(trace)
+        return float(np.clip(found.regained, 0, 1e9)) if found is not None else np.nan
+
+    def _began(self, values: Series, best: float, end: float) -> int:
+        """Number of the first loss of the rise: after the last twentieth that lies a tenth of the way up or lower."""
+        means = smoothed(values)
+        low = np.flatnonzero(means <= best + 0.1 * (end - best))
+        edges = np.cumsum([len(part) for part in np.array_split(values, len(means))])
+        return min(int(edges[low[-1]]) if len(low) else 0, len(values) - 1)
+
+    @classmethod
+    def examples(cls) -> Examples:
+        generator = np.random.default_rng(0)
+        base = synthetic.chain(3, facts=Facts(loss={"baseline": 2.3, "value": 2.3}))
+        noisy = 0.3 * generator.standard_normal(400)
+        down = 0.3 + 2 * np.exp(-np.arange(400) / 60)
+        late = np.where(np.arange(400) < 250, down, 2.2)
+        return Examples(
+            sick=(
+                synthetic.run(base, loss=2.3 * 1.02 ** np.arange(400)),
+                synthetic.run(base, loss=late + 0.1 * noisy),
+                synthetic.run(base, loss=np.r_[down[:200], 0.3 * 1.5 ** np.arange(60), np.inf, np.nan]),
+            ),
+            healthy=(
+                synthetic.run(base, loss=down + noisy),
+                synthetic.run(base, loss=np.where(np.arange(400) < 250, down, 1.0)),  # warm restart
+                synthetic.run(base, loss=np.full(400, 2.3) + noisy),
+                synthetic.run(base, loss=np.full(30, 1e-6)),
+            ),
+        )
+
+
+def smoothed_argmin(values: Series) -> float:
+    """Number of the loss in the middle of the lowest twentieth."""
+    means = smoothed(values)
+    return min(len(values) - 1, (int(means.argmin()) + 0.5) * len(values) / len(means))

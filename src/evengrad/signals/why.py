@@ -1,0 +1,157 @@
+"""Trace -> the cause of a bad course, where steps, curves and facts alone tell it; what only an experiment can tell stays open."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from evengrad.signals.curves import progress, trend
+from evengrad.signals.steps import rose_by, step_ratio, stopped_at
+from evengrad.signals.updates import update_ratio
+from evengrad.types import Series, Trace
+
+_LOW_RATES = {"SGD": 1e-3, "Adagrad": 5e-4, "Adadelta": 0.05, "ASGD": 1e-3, "Rprop": 5e-4}  # a twentieth of the usual rates
+_LOW_RATE = 5e-5  # of Adam and its kin, whose usual rate is 1e-3 (Kingma & Ba 2015)
+STILL = 3e-4  # update ratio under which weights hardly move; 1e-3 is usual (Karpathy 2022)
+VIOLENT = 0.3  # update ratio over which a step makes other weights of them
+
+
+def cause_of(trace: Trace, among: Collection[str], at: int | None = None) -> str | None:
+    """Returns the first cause of `among` that direct evidence shows, or None.
+
+    Evidence that leaves no doubt is asked first (a loss that pulls away from the targets, gradients that pile up), the rate last: a rate
+    that is too high or too low only names itself where nothing else explains why steps are as they are.
+
+    Args:
+        trace: What was seen.
+        among: Causes that the finding can have.
+        at: Step at which it began; None is the whole run.
+    """
+    for cause, shown in _EVIDENCE.items():
+        if cause in among and shown(trace, at):
+            return cause
+    return None
+
+
+def rate_too_high(trace: Trace, at: int | None = None) -> bool:
+    """True if steps replaced the weights (`VIOLENT`) by the time it began, though the first pass was healthy and nothing else is odd.
+
+    Weights that a penalty has shrunk, or that began at zero, make any step look large: they do not count.
+    """
+    if not _first_pass_is_healthy(trace) or _scaled_oddly(trace):
+        return False
+    ratio, weights = update_ratio(trace), trace.column("weight_norm").astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        ratio = np.where((weights >= 0.5 * weights[:1]) & (weights[:1] > 0), ratio, np.nan)
+        typical = np.nanmedian(ratio, 1) if ratio.size else np.zeros(0)
+    before = typical[trace.steps <= (trace.steps[-1] if at is None else max(at, 20))]
+    return bool((before > VIOLENT).any())
+
+
+def rate_too_low(trace: Trace, at: int | None = None) -> bool:
+    """True if the rate is far below the usual for its optimizer and no layer moves (`STILL`) at any step."""
+    facts = trace.facts.optimizer or {}
+    rate, ratio = facts.get("lr"), update_ratio(trace)
+    if rate is None or not np.isfinite(ratio).any() or _scaled_oddly(trace):
+        return False
+    low = rate <= _LOW_RATES.get(str(facts.get("name")), _LOW_RATE)
+    return bool(low and np.nanquantile(ratio, 0.9) < STILL)
+
+
+def _first_pass_is_healthy(trace: Trace) -> bool:
+    """True if the loss begins near that of a constant answer: neither the initialiser nor the scale of the data is odd."""
+    value, found = (trace.facts.loss or {}).get("value"), progress(trace)
+    return found is not None and (value is None or not math.isfinite(value) or value <= 3.0 * abs(found.reference))
+
+
+def _scaled_oddly(trace: Trace) -> bool:
+    inputs, loss = trace.facts.inputs or {}, trace.facts.loss or {}
+    mean, std = abs(inputs.get("mean", 0.0)), inputs.get("std", 1.0)
+    return not (0.05 < std < 10 and mean < 5 * max(std, 1.0)) or (loss.get("batch_growth") or 1.0) > 1.5
+
+
+def _uphill(trace: Trace, at: int | None) -> bool:
+    facts = trace.facts.loss or {}
+    return facts.get("toward_targets", 1.0) < -0.5 or _median(trace, "update_agreement") < -0.1 or _median(trace, "grad_agreement") < -0.5
+
+
+def _piles_up(trace: Trace, at: int | None) -> bool:
+    return ((trace.facts.loop or {}).get("accumulated") or 0.0) > 0.5
+
+
+def _stopped(trace: Trace, at: int | None) -> bool:
+    """True if the schedule stopped the rate in the first two thirds of the run, or raised it fivefold before the loss rose."""
+    stop, last = stopped_at(trace), int(trace.curves["loss"].steps[-1]) if "loss" in trace.curves else 0
+    planned = (trace.facts.loop or {}).get("steps") or last
+    return (stop is not None and stop < 0.67 * max(planned, last)) or (at is not None and rose_by(trace, at) > 5.0)
+
+
+def _rounded_away(trace: Trace, at: int | None) -> bool:
+    return _median(trace, "unchanged_fraction", empty=0.0) > 0.5
+
+
+def _clipped_away(trace: Trace, at: int | None) -> bool:
+    with np.errstate(all="ignore"):
+        kept = trace.column("grad_norm") / trace.column("grad_raw_norm")
+    return bool(np.isfinite(kept).any() and np.nanmedian(kept) < 0.02)
+
+
+def _shrunk(trace: Trace, at: int | None) -> bool:
+    """True if a penalty has taken nine tenths of the weights, or dropout nine tenths of the units."""
+    facts, weights = trace.facts.optimizer or {}, trace.column("weight_norm").astype(np.float64)
+    if any((d.get("p") or 0.0) > 0.75 for d in (trace.facts.modules or {}).get("dropouts", ())):
+        return True
+    if not facts.get("weight_decay") or len(weights) < 2:
+        return False
+    with np.errstate(all="ignore"):
+        left = weights[-1] / weights[0]
+    return bool(np.isfinite(left).any() and np.nanmedian(left) < 0.1)
+
+
+def _softmax_twice(trace: Trace, at: int | None) -> bool:
+    head, loss = trace.facts.head or {}, trace.facts.loss or {}
+    total = head.get("row_sum")
+    return loss.get("op") == "cross_entropy" and head.get("min", -1.0) >= 0 and total is not None and abs(total - 1.0) < 1e-3
+
+
+def _unrelated(trace: Trace, at: int | None) -> bool:
+    """True if near inputs have no more like targets than chance gives, though the network takes healthy steps.
+
+    Sequences are left out: what tells them apart is seldom their distance.
+    """
+    facts, shape = trace.facts.targets or {}, (trace.facts.inputs or {}).get("shape", ())
+    agreement, chance = facts.get("neighbour_agreement"), facts.get("neighbour_chance")
+    if agreement is None or chance is None or len(shape) == 3:
+        return False
+    _, ratio = step_ratio(trace)
+    seen = ratio[np.isfinite(ratio)]
+    moves = not len(seen) or STILL < float(np.median(seen)) < VIOLENT
+    return bool(moves and agreement - chance < 2.5 * facts.get("neighbour_error", 0.03))
+
+
+def _median(trace: Trace, name: str, empty: float = 1.0) -> float:
+    column = trace.column(name)
+    return float(np.nanmedian(column)) if np.isfinite(column).any() else empty
+
+
+_EVIDENCE: dict[str, Callable[[Trace, int | None], bool]] = {
+    "sign_error": _uphill,
+    "missing_zero_grad": _piles_up,
+    "scheduler_bug": _stopped,
+    "low_precision": _rounded_away,
+    "over_clipped": _clipped_away,
+    "over_regularized": _shrunk,
+    "redundant_output_activation": _softmax_twice,
+    "lr_too_low": rate_too_low,
+    "lr_too_high": rate_too_high,
+    "labels_corrupt": _unrelated,
+}
+
+
+def steady(values: Series) -> bool:
+    """True if a curve falls beyond chance over its last half (`trend`)."""
+    return trend(values[len(values) // 2 :]) < -3.1

@@ -1,0 +1,82 @@
+"""ARC007: a deep post-norm network is trained with an adaptive optimizer at its full rate from the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from evengrad import synthetic
+from evengrad.rules.base import Examples, Rule
+from evengrad.signals.curves import thrives
+from evengrad.types import Evidence, Facts, Finding, Trace
+
+_ADAPTIVE = {"Adam", "AdamW", "NAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Lion", "Lamb"}  # RAdam warms up by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostNormWarmup(Rule):
+    """With the norms behind the skips, gradients near the output are large at first, and Adam's first steps are of full size whatever they are.
+
+    A rate that rises over the first steps is what such networks need; with the norms inside the branches it is not. A network of few blocks,
+    or one whose loss falls all the same, gets a note.
+
+    Attributes:
+        max_first_rate: Largest healthy rate of the first step, as a share of the largest rate of the run, in [0, 1].
+        min_norms: Number of norms behind skips from which the network counts as deep; an encoder's block has two.
+        min_rate: Largest rate at which no warm-up is needed.
+
+    Reference: Xiong et al. 2020, https://arxiv.org/abs/2002.04745; Liu et al. 2020, https://arxiv.org/abs/2004.08249.
+    """
+
+    code: ClassVar[str] = "ARC007"
+    symptom: ClassVar[str | None] = None
+    title: ClassVar[str] = "norms behind the skips, and no warm-up"
+    causes: ClassVar[tuple[str, ...]] = ("no_warmup",)
+    needs: ClassVar[tuple[str, ...]] = ("facts.modules", "facts.optimizer", "curves.lr")
+    signal: ClassVar[tuple[str, str]] = ("first_rate", "of the largest rate")
+    helps: ClassVar[str] = "a rate that rises over the first tenth of the steps; norms inside the branches (norm_first=True)"
+    max_first_rate: float = 0.5
+    min_norms: int = 8
+    min_rate: float = 1e-3
+
+    def check(self, trace: Trace) -> Iterator[Finding]:
+        norms, share = self._norms(trace), self.value(trace)
+        optimizer = (trace.facts.optimizer or {}).get("name")
+        largest = float(trace.curves["lr"].values.max())
+        if not norms or optimizer not in _ADAPTIVE or not share > self.max_first_rate or largest < self.min_rate:
+            return
+        severity = "note" if len(norms) < self.min_norms or thrives(trace) else "warning"
+        message = (
+            f"{len(norms)} norms stand behind skips, and {optimizer} starts at {share:.0%} of its largest rate ({largest:.2g}): "
+            f"its first steps are of full size"
+        )
+        evidence = Evidence(signal="first_rate", value=share, relation=">", threshold=self.max_first_rate, unit="of the largest rate")
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=("optimizer",), at=(0, 0))
+        yield replace(found, cause="no_warmup")
+
+    def value(self, trace: Trace) -> float:
+        rate = trace.curves.get("lr")
+        if not self._norms(trace) or rate is None or not len(rate.values) or not np.nanmax(rate.values) > 0:
+            return float("nan")
+        return float(rate.values[0] / np.nanmax(rate.values))
+
+    @staticmethod
+    def _norms(trace: Trace) -> list[str]:
+        return list((trace.facts.modules or {}).get("post_norms") or ())
+
+    @classmethod
+    def examples(cls) -> Examples:
+        steps, stuck = np.arange(100), np.full(100, 2.3)
+
+        def net(rate: np.ndarray[tuple[int], np.dtype[np.float64]], *, norms: int = 12, optimizer: str = "Adam") -> Trace:
+            facts = Facts(modules={"post_norms": [f"norm{i}" for i in range(norms)]}, optimizer={"name": optimizer})
+            return synthetic.run(synthetic.chain(3, facts=facts, out_spread=1.0), lr=rate, loss=stuck)
+
+        flat = np.full(100, 4e-3)
+        return Examples(
+            sick=(net(flat), net(flat * (1 - steps / 200)), net(flat, norms=4)),
+            healthy=(net(flat * (steps + 30) / 100), net(flat, optimizer="SGD"), net(flat, norms=0), net(flat / 10)),
+        )

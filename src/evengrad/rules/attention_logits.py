@@ -79,8 +79,9 @@ class AttentionLogits(Rule):
     @classmethod
     def examples(cls) -> Examples:
         def net(logits: Series | list[float], entropy: list[float], *, loss: Series | None = None) -> Trace:
-            columns = {"logit_abs_max": np.reshape(logits, (-1, 1)), "attention_entropy": np.reshape(entropy, (-1, 1))}
-            trace = synthetic.chain(1, steps=len(logits), layer={"kind": "attention"}, **columns)
+            steps, kind = len(logits), {"kind": "attention"}
+            sizes, spreads = np.reshape(logits, (-1, 1)), np.reshape(entropy, (-1, 1))
+            trace = synthetic.chain(1, steps=steps, layer=kind, logit_abs_max=sizes, attention_entropy=spreads)
             return trace if loss is None else synthetic.run(trace, loss=loss)
 
         stuck = np.full(100, 2.3)

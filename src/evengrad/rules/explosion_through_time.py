@@ -53,15 +53,9 @@ class ExplosionThroughTime(Rule):
             f"the gradient gains {worst.gained:.1f} decades through time in {name}: the first steps of a sequence get "
             f"{10.0**worst.gained:.1e} times what the last get"
         )
-        evidence = Evidence(
-            signal="gained_decades",
-            value=worst.gained,
-            relation=">",
-            threshold=self.max_gained_decades,
-            unit="decades through time",
-            where=name,
-        )
-        first = next(int(i) for i in seen if (found := self._worst(trace, int(i))) is not None and found.gained > self.max_gained_decades)
+        limit, unit = self.max_gained_decades, "decades through time"
+        evidence = Evidence(signal="gained_decades", value=worst.gained, relation=">", threshold=limit, unit=unit, where=name)
+        first = next(int(i) for i in seen if (look := self._worst(trace, int(i))) is not None and look.gained > limit)
         yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, [worst.row]), at=(first, worst.index))
 
     def value(self, trace: Trace) -> float:

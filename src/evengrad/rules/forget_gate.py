@@ -77,8 +77,8 @@ class ForgetGate(Rule):
         def net(bias: float, lost: float | None = None, *, loss: Floats | None = None) -> Trace:
             facts = Facts(modules={"forget_bias": {"0": bias}})
             plane = {} if lost is None else {PLANE: 10.0 ** np.linspace(-lost, 0, 32).reshape(1, 1, 32)}
-            trace = synthetic.run(synthetic.chain(1, layer={"kind": "lstm"}, facts=facts, out_spread=1.0), plane)
-            return trace if loss is None else synthetic.run(trace, loss=loss)
+            trace = synthetic.chain(1, layer={"kind": "lstm"}, facts=facts, out_spread=1.0)
+            return synthetic.run(trace, plane, **({} if loss is None else {"loss": loss}))
 
         fallen = np.geomspace(1.8, 0.05, 200).astype(np.float32)
         return Examples(

@@ -19,9 +19,9 @@ from evengrad.types import Evidence, Finding, Trace
 class GradientThroughTime(Rule):
     """On its way back through a sequence the gradient loses decades, and the loss does not fall: what is long ago is not learnt.
 
-    Before training this is usual and no fault: an LSTM as torch makes it loses a decade in six steps, and learns whatever needs no longer
-    memory; while it learns, the gradient reaches further. So the last look of a training decides, and only where less than half of the loss
-    is gone. Sequences of a few steps are not judged: what vanishes there has another cause than their length.
+    Before training this is usual and no fault: an LSTM as torch makes it loses a decade in six steps, and learns whatever needs no
+    longer memory; while it learns, the gradient reaches further. So the last look of a training decides, and only where less than half
+    of the loss is gone. Sequences of a few steps are not judged: what vanishes there has another cause than their length.
 
     Attributes:
         max_lost_decades: Largest healthy loss between the time that gets most and the first steps, in decades.
@@ -40,7 +40,7 @@ class GradientThroughTime(Rule):
     needs: ClassVar[tuple[str, ...]] = (f"planes.{PLANE}",)
     signal: ClassVar[tuple[str, str]] = ("lost_decades", "decades through time")
     helps: ClassVar[str] = (
-        "an LSTM or GRU in place of a plain RNN; a forget-gate bias of 1 or more; orthogonal hidden weights; shorter sequences, or attention"
+        "an LSTM or GRU in place of a plain RNN; a forget-gate bias of 1 or more; orthogonal hidden weights; shorter sequences; attention"
     )
     max_lost_decades: float = 3.0
     error_decades: float = 6.0
@@ -56,18 +56,12 @@ class GradientThroughTime(Rule):
         if worst is None or stuck is False or worst.lost <= limit:
             return
         severity = "note" if stuck is None else "error" if worst.lost >= self.error_decades else "warning"
-        first = next(int(i) for i in seen if (found := self._worst(trace, int(i))) is not None and found.lost > limit)
-        evidence = Evidence(
-            signal="lost_decades",
-            value=worst.lost,
-            relation=">",
-            threshold=limit,
-            unit="decades through time",
-            where=names(trace, [worst.row])[0],
-        )
-        found = self.finding(
-            trace, severity, self._message(trace, worst), evidence=(evidence,), where=names(trace, [worst.row]), at=(first, worst.index)
-        )
+        first = next(int(i) for i in seen if (look := self._worst(trace, int(i))) is not None and look.lost > limit)
+        where = names(trace, [worst.row])
+        unit = "decades through time"
+        evidence = Evidence(signal="lost_decades", value=worst.lost, relation=">", threshold=limit, unit=unit, where=where[0])
+        message = self._message(trace, worst)
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=where, at=(first, worst.index))
         yield replace(found, cause="long_memory") if stuck and self._only_too_long(trace, worst, int(seen[0])) else found
 
     def value(self, trace: Trace) -> float:
@@ -80,7 +74,7 @@ class GradientThroughTime(Rule):
         return found if found is not None and found.steps >= self.min_steps else None
 
     def _only_too_long(self, trace: Trace, worst: ThroughTime, first: int) -> bool:
-        """True if it was so from the start, and steps were neither too small to learn anything nor so large that they spoilt the weights."""
+        """True if it was so from the start, and steps were neither too small to learn anything nor so large that they spoil weights."""
         begun = self._worst(trace, first)
         ratio = update_ratio(trace)[:, worst.row]
         ratio = ratio[np.isfinite(ratio)]
@@ -91,7 +85,8 @@ class GradientThroughTime(Rule):
         name = trace.layers[worst.row].name
         steps = f"{worst.steps}" if worst.steps < 32 else "32 or more"
         share = "exactly zero" if worst.vanished else f"{10.0**-worst.lost:.1e}"
-        return f"the gradient loses {worst.lost:.1f} decades through time in {name}: of {steps} steps, the first get {share} of what the last get"
+        text = f"the gradient loses {worst.lost:.1f} decades through time in {name}: of {steps} steps, the first"
+        return f"{text} get {share}{'' if worst.vanished else ' of what the last get'}"
 
     @classmethod
     def examples(cls) -> Examples:

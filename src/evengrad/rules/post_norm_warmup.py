@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.through_time import is_stuck
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _ADAPTIVE = {"Adam", "AdamW", "NAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Lion", "Lamb"}  # RAdam warms up by itself
@@ -18,15 +18,16 @@ _ADAPTIVE = {"Adam", "AdamW", "NAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop
 
 @dataclass(frozen=True, kw_only=True)
 class PostNormWarmup(Rule):
-    """With the norms behind the skips, gradients near the output are large at first, and Adam's first steps are of full size whatever they are.
+    """With the norms behind the skips, gradients near the output are large at first, and Adam's first steps have full size all the same.
 
-    A rate that rises over the first steps is what such networks need; with the norms inside the branches it is not. A network of few blocks,
-    or one whose loss falls all the same, gets a note.
+    A rate that rises over the first steps is what such networks need; with the norms inside the branches it is not. A network of few
+    blocks, or one whose loss falls far enough, gets a note.
 
     Attributes:
         max_first_rate: Largest healthy rate of the first step, as a share of the largest rate of the run, in [0, 1].
         min_norms: Number of norms behind skips from which the network counts as deep; an encoder's block has two.
         min_rate: Largest rate at which no warm-up is needed.
+        max_learnt: Share of the loss that must be gone for a training to do without.
 
     Reference: Xiong et al. 2020, https://arxiv.org/abs/2002.04745; Liu et al. 2020, https://arxiv.org/abs/2004.08249.
     """
@@ -41,6 +42,7 @@ class PostNormWarmup(Rule):
     max_first_rate: float = 0.5
     min_norms: int = 8
     min_rate: float = 1e-3
+    max_learnt: float = 0.8
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         norms, share = self._norms(trace), self.value(trace)
@@ -48,7 +50,7 @@ class PostNormWarmup(Rule):
         largest = float(trace.curves["lr"].values.max())
         if not norms or optimizer not in _ADAPTIVE or not share > self.max_first_rate or largest < self.min_rate:
             return
-        severity = "note" if len(norms) < self.min_norms or thrives(trace) else "warning"
+        severity = "note" if len(norms) < self.min_norms or not is_stuck(trace, self.max_learnt) else "warning"
         message = (
             f"{len(norms)} norms stand behind skips, and {optimizer} starts at {share:.0%} of its largest rate ({largest:.2g}): "
             f"its first steps are of full size"

@@ -59,9 +59,9 @@ def worst_gained(trace: Trace, index: int) -> ThroughTime | None:
 
 
 def is_stuck(trace: Trace, share: float) -> bool | None:
-    """True if less than `share` of the loss is gone at the end; None where the loss was not seen for long enough."""
+    """True if less than `share` of what can be learnt is at the end; None where the loss was not seen for long enough."""
     found = progress(trace)
-    return None if found is None else found.learnt < share
+    return None if found is None else bool(found.learnt < share * max(found.learnable, 0.4))
 
 
 def _measured(profile: Series, row: int, index: int) -> ThroughTime:
@@ -78,7 +78,7 @@ def _measured(profile: Series, row: int, index: int) -> ThroughTime:
 
 
 def _gained(profile: Series, logs: Series) -> float:
-    """Decades along a line through the stretches that get a gradient, if the line explains most: padding and masks make steps, not lines."""
+    """Decades along a line through the stretches that get a gradient, if it explains most: padding and masks make steps, not lines."""
     seen = np.flatnonzero(profile > 0)
     if len(seen) < len(profile) // 2 or seen[0] != 0:
         return 0.0

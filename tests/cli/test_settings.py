@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -267,6 +268,40 @@ def test_a_baseline_that_cannot_be_written_leaves_the_old_one(folder: Path) -> N
     with pytest.raises(InputError, match="cannot be written"):
         write_baseline(folder / "known.json", ())
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+
+
+# ---------------------------------------------------------------- docs/diagnosis.md
+
+
+def blocks(language: str) -> list[str]:
+    page = Path(__file__).parents[2] / "docs" / "diagnosis.md"
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for word, text in found if word == language]
+
+
+def test_the_page_runs_from_top_to_bottom() -> None:
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(block, names)
+
+
+def test_the_table_on_the_page_is_read(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(blocks("toml")[0], encoding="utf-8")
+    found = settings_near(tmp_path)
+    assert (found.ignore, found.fail_on) == (("DAT001",), "error")
+    assert threshold(found, "VAN001", "max_lost_decades") == 3.0
+
+
+def test_the_commands_on_the_page_run(cli: Run, folder: Path) -> None:
+    lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("evengrad check")]
+    codes = [cli(*line.split("#")[0].split()[1:]).code for line in lines]
+    assert codes == [0, 0]
+
+
+def test_the_picture_on_the_page_is_drawn() -> None:
+    (picture,) = [block for block in blocks("") if "explain" in block]
+    drawn = explanation(discovered()["VAN001"])
+    assert all(line in drawn for line in picture.splitlines()[1:] if line != "...")
 
 
 # ---------------------------------------------------------------- explain

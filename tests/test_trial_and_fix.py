@@ -199,7 +199,7 @@ def test_the_original_experiment_and_its_functions_stay_as_they_were() -> None:
 
 
 def test_a_healthy_network_has_nothing_wrong_and_nothing_is_tried() -> None:
-    healthy = Experiment(lambda: deep(nn.Tanh, 2), points(), nn.CrossEntropyLoss(), sgd(0.05), epochs=3, batch_size=32)
+    healthy = Experiment(lambda: deep(nn.Tanh, 2), points(), nn.CrossEntropyLoss(), sgd(0.05), epochs=15, batch_size=32)
     result = fix(healthy, seeds=2)
     assert result.verdict == "nothing_wrong"
     assert not result.fixed

@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import progress
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _NUMBERS = {"mse", "l1", "smooth_l1"}
@@ -21,13 +21,13 @@ _ENCODES = {"one_hot", "scatter", "scatter_", "eye", "__getitem__", "index_selec
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A head that does not fit its loss: its cause, what is wrong, and the number that shows it; some networks train in spite of it."""
+    """A head that does not fit its loss: its cause, what is wrong, and the number that shows it; some networks learn in spite of it."""
 
     cause: str
     message: str
     evidence: Evidence
     where: str = "head"
-    harmless: bool = False
+    harmless_from: float = np.inf  # share of the loss that is gone in spite of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,11 @@ class HeadAndLoss(Rule):
     max_classes_as_numbers: int = 30
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        well = thrives(trace)
+        ran = progress(trace)
         for found in self._mismatches(trace):
-            sure = not found.harmless or "loss" in trace.curves
-            severity = "note" if well and found.harmless else "error" if sure and not well else "warning"
+            well = ran is not None and ran.learnt >= min(0.9, found.harmless_from)
+            sure = not np.isfinite(found.harmless_from) or ran is not None
+            severity = "note" if well and np.isfinite(found.harmless_from) else "error" if sure and not well else "warning"
             head = (trace.facts.head or {}).get("layer")
             known = head in {layer.name for layer in trace.layers}
             where = (str(head),) if found.where == "head" and known else ("loss",)
@@ -85,7 +86,7 @@ class HeadAndLoss(Rule):
         if whole and op in _NUMBERS and 1 < len(labels) <= self.max_classes_as_numbers:
             message = f"{op} compares numbers, but the targets are {len(labels)} class labels: cross-entropy is made for those"
             evidence = Evidence(signal="classes", value=len(labels), relation=">", threshold=1, unit="labels", where="targets")
-            return Mismatch("wrong_loss", message, evidence, "loss", harmless=True)
+            return Mismatch("wrong_loss", message, evidence, "loss", harmless_from=0.5)
         if op in {"bce", "bce_with_logits"} and (high > 1 or low < 0) and not _encoded(loss):
             message = f"binary cross-entropy needs targets in [0, 1], but they run from {low:.3g} to {high:.3g}"
             far = max(high, 1.0 - low)
@@ -109,7 +110,7 @@ class HeadAndLoss(Rule):
         reach = f"[{span[0]:g}, {span[1]:g}]" if np.isfinite(span[1]) else f"{span[0]:g} and above"
         message = f"the output ends in {_activation(head)}, which reaches {reach}, but the targets run from {low:.3g} to {high:.3g}"
         evidence = Evidence(signal="outside", value=outside, relation=">", threshold=self.max_outside, unit="deviations", where="targets")
-        return Mismatch("wrong_output_activation", message, evidence, harmless=True)
+        return Mismatch("wrong_output_activation", message, evidence, harmless_from=0.9)
 
     @classmethod
     def examples(cls) -> Examples:
@@ -199,7 +200,7 @@ def _before_logits(head: dict[str, Any], loss: dict[str, Any], targets: dict[str
     cut = "all values below 0 are cut off" if name.startswith("relu") else f"no logit is beyond {span[1]:g}"
     message = f"the output ends in {name} (values from {low:.2g} to {high:.2g}), and {op} takes logits: {cut}"
     evidence = Evidence(signal="least_logit", value=low, relation=">=", threshold=span[0])
-    return Mismatch("wrong_output_activation", message, replace(evidence, threshold=min(low, span[0])), harmless=True)
+    return Mismatch("wrong_output_activation", message, replace(evidence, threshold=min(low, span[0])), harmless_from=0.9)
 
 
 def _before_log(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:

@@ -38,7 +38,7 @@ class IdenticalUnits(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         index = len(trace.steps) - 1
         distinct = trace.column("distinct_unit_fraction")[index]
-        rows = sorted((i for i in self._judged(trace, index) if distinct[i] < self.min_distinct_fraction), key=lambda i: distinct[i])
+        rows = sorted((i for i in self._judged(trace, index) if self._copies(trace, i)), key=lambda i: distinct[i])
         if not rows:
             return
         layer = trace.layers[rows[0]]
@@ -54,6 +54,10 @@ class IdenticalUnits(Rule):
     def value(self, trace: Trace) -> float:
         index = len(trace.steps) - 1
         return float(np.nanmin(trace.column("distinct_unit_fraction")[index][self._judged(trace, index)], initial=1.0))
+
+    def _copies(self, trace: Trace, row: int) -> bool:
+        """True if units are copies now and were when they were first seen: what training did to them later is another fault."""
+        return bool((trace.column("distinct_unit_fraction")[[0, -1], row] < self.min_distinct_fraction).all())
 
     def _judged(self, trace: Trace, index: int) -> list[int]:
         """Rows with at least two units; one that is all zero by design is left out."""

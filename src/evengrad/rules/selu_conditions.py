@@ -29,6 +29,7 @@ class SeluConditions(Rule):
         max_scale: Largest healthy factor between the weights and LeCun's, either way.
         max_offset: Largest |mean| of standardised inputs.
         max_spread: Largest factor between the inputs' deviation and 1, either way.
+        max_learnt: Share of the loss that is gone in a run that suffers no harm.
         max_drift: Largest healthy factor by which the spread across samples changes from the first SELU layer to the last, either way.
 
     Reference: Klambauer, Unterthiner, Mayr & Hochreiter 2017, Self-normalizing neural networks, sec. 2 and thm. 1.
@@ -48,13 +49,14 @@ class SeluConditions(Rule):
     max_offset: float = 0.5
     max_spread: float = 2.0
     max_drift: float = 3.0
+    max_learnt: float = 0.6
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         rows, broken = _selu(trace), self._broken(trace)
         if not broken:
             return
         ran, drift = progress(trace), self._drift(trace)
-        harm = drift > self.max_drift if ran is None else not ran.thrives
+        harm = drift > self.max_drift if ran is None else ran.learnt < self.max_learnt
         message = f"{len(rows)} SELU layers normalise themselves only if all conditions hold; {len(broken)} broken: {'; '.join(broken)}"
         evidence = Evidence(signal="broken_conditions", value=len(broken), relation=">", threshold=0, unit="conditions")
         severity = "warning" if harm else "note"

@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import progress
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _NUMBERS = {"mse", "l1", "smooth_l1"}
@@ -27,6 +27,7 @@ class TargetScale(Rule):
         max_scale: Largest healthy standard deviation of the targets, in their own unit.
         min_scale: Smallest healthy standard deviation of the targets.
         max_offset: Largest healthy |mean| of the targets, in their own unit.
+        min_learnt: Share of the best constant answer's loss that is gone in a run that suffers no harm.
 
     Reference: LeCun, Bottou, Orr & Müller 1998, Efficient BackProp, sec. 4.5.
     """
@@ -41,6 +42,7 @@ class TargetScale(Rule):
     max_scale: float = 10.0
     min_scale: float = 0.02
     max_offset: float = 10.0
+    min_learnt: float = 0.9
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         evidence = self._evidence(trace)
@@ -50,7 +52,8 @@ class TargetScale(Rule):
         mean, std = float(targets["mean"]), float(targets["std"])
         span = f"from {float(targets['min']):.4g} to {float(targets['max']):.4g}"
         message = f"targets are not scaled: mean {mean:.3g}, standard deviation {std:.3g}, {span}"
-        severity = "note" if thrives(trace) else "warning"
+        ran = progress(trace)
+        severity = "note" if ran is not None and ran.learnt >= self.min_learnt else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("targets",), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="target_not_scaled")
 

@@ -72,6 +72,8 @@ def neighbour_agreement(x: Tensor, y: Tensor) -> dict[str, float]:
 
     Reference: Cover & Hart 1967, Nearest neighbor pattern classification.
     """
+    once = _once(x)
+    x, y = x[once], y[once]
     n = len(x)
     flat = x.reshape(n, -1).float()
     if n < _FEWEST or not x.is_floating_point() or not 0 < flat.shape[1] <= _MOST_FEATURES or not bool(flat.isfinite().all()):
@@ -88,6 +90,15 @@ def neighbour_agreement(x: Tensor, y: Tensor) -> dict[str, float]:
         return {}
     shares = torch.unique(y, return_counts=True)[1].double() / n
     return _with_chance(float((nearest == y).double().mean()), float(shares.square().sum()), n)
+
+
+def _once(x: Tensor) -> list[int]:
+    """Numbers of the samples without those that came before: a sample of the next epoch would be its own neighbour."""
+    first: dict[bytes, int] = {}
+    rows = x.detach().reshape(len(x), -1).contiguous().view(torch.uint8).numpy() if x.numel() else []
+    for number, row in enumerate(map(bytes, rows)):
+        first.setdefault(row, number)
+    return list(first.values())
 
 
 def _with_chance(agreement: float, chance: float, n: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,8 @@ class _Inputs(TorchFunctionMode):
             own = [part[k * ways : (k + 1) * ways] for part in parts]
             used = list(weights[k * count : (k + 1) * count])
             x = self._kept(x, used, 1 if batch_first else 0)
-            x, *end = func(x, own if len(own) > 1 else own[0], used, biased, 1, 0.0, training, two_ways, batch_first)
+            with nullcontext() if levels == 1 else torch.backends.cudnn.flags(enabled=False):  # cuDNN warns of weights that lie apart
+                x, *end = func(x, own if len(own) > 1 else own[0], used, biased, 1, 0.0, training, two_ways, batch_first)
             ends.append(end)
             x = F.dropout(x, dropout, training) if k + 1 < levels else x
         return (x, *(torch.cat(together) for together in zip(*ends, strict=True)))

@@ -64,7 +64,7 @@ class ConstantOutput(Rule):
         """Spread over RMS of the head's row (S,); NaN where it makes nothing at all, or nothing finite."""
         names = [layer.name for layer in trace.layers]
         head = (trace.facts.head or {}).get("layer")
-        if head not in names:
+        if head not in names or trace.run.samples < 4:
             return np.full(1, np.nan)
         row = names.index(head)
         spread, size = (trace.column(name)[:, row].astype(np.float64) for name in ("out_spread", "out_rms"))

@@ -14,6 +14,8 @@ from evengrad.rules.over_time import finite, seen_over
 from evengrad.signals.curves import noise, progress, smoothed
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
+_SHORT = 50  # steps
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossDivergence(Rule):
@@ -26,6 +28,7 @@ class LossDivergence(Rule):
         max_regained: Largest healthy share of the way down that the loss has come back, in [0, 1].
         min_rise: Smallest rise that counts, as a share of the constant answer's loss.
         max_growth: Largest healthy loss at the end, in the larger of its start and the constant answer's loss.
+        early_growth: The same within the first fifty steps, in which healthy losses overshoot.
 
     Reference: Ben Braiek & Khomh 2022, TheDeepChecker (a loss of twice its minimum diverges).
     """
@@ -43,6 +46,7 @@ class LossDivergence(Rule):
     max_regained: float = 0.6
     min_rise: float = 0.25
     max_growth: float = 2.0
+    early_growth: float = 5.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found = progress(trace)
@@ -58,10 +62,11 @@ class LossDivergence(Rule):
         began = self._began(seen, found.best, end)
         step, low = int(loss.steps[began]), int(loss.steps[int(smoothed_argmin(seen))])
         back = (end - found.best) / (found.reference - found.best) if found.reference > found.best else np.inf
-        if end > self.max_growth * abs(high) and (end > high):
-            evidence = Evidence(signal="loss", value=end, relation=">", threshold=self.max_growth * abs(high), where="loss", step=step)
+        most = (self.max_growth if len(seen) >= _SHORT else self.early_growth) * abs(high)
+        if end > most:
+            evidence = Evidence(signal="loss", value=end, relation=">", threshold=most, where="loss", step=step)
             message = f"the loss grows from {found.start:.3g} at first to {end:.3g}, rising since step {step:,}: each step makes it worse"
-        elif back > self.max_regained and np.isfinite(found.end) and found.best < 0.9 * found.reference:
+        elif back > self.max_regained and len(seen) >= _SHORT and np.isfinite(found.end) and found.best < 0.9 * found.reference:
             name, unit = self.signal
             evidence = Evidence(signal=name, value=back, relation=">", threshold=self.max_regained, unit=unit, where="loss", step=step)
             message = f"the loss fell to {found.best:.3g} by step {low:,} and is back at {end:.3g}: {back:.0%} of what was learnt is lost"

@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import progress
+from evengrad.signals.curves import Progress, progress
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
 _BEFORE = 40  # losses that a spike is compared with
@@ -28,6 +28,7 @@ class LossSpike(Rule):
         min_length: Losses in a row that are above all of the forty before.
         min_height: Smallest height, as a share of the constant answer's loss.
         large_height: Height from which it is told as a warning where training went well all the same.
+        max_overshoot: Largest healthy loss within the first forty steps, in the larger of the first and the constant answer's.
 
     Reference: Chowdhery et al. 2022, PaLM, sec. 5.1; Wortsman et al. 2023, Stable and low-precision training (StableAdamW).
     """
@@ -35,19 +36,23 @@ class LossSpike(Rule):
     code: ClassVar[str] = "OPT006"
     symptom: ClassVar[str | None] = "loss_spike"
     title: ClassVar[str] = "the loss spikes"
-    causes: ClassVar[tuple[str, ...]] = ("scheduler_bug", "lr_too_high", "no_grad_clip", "no_warmup", "batch_too_small", "attention_logits")
+    causes: ClassVar[tuple[str, ...]] = (
+        *("scheduler_bug", "lr_too_high", "no_grad_clip", "no_warmup", "batch_too_small", "attention_logits"),
+        *("target_not_scaled", "input_not_normalized", "bad_init_large", "loss_reduction"),
+    )
     needs: ClassVar[tuple[str, ...]] = ("curves.loss",)
     signal: ClassVar[tuple[str, str]] = ("height", "of the constant answer's loss")
     helps: ClassVar[str] = "clip by norm at the 90th percentile of its history, a smaller rate, a smaller beta2 of Adam; look at that batch"
     min_length: int = 5
     min_height: float = 0.3
     large_height: float = 2.0
+    max_overshoot: float = 5.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
         if found is None or not np.isfinite(found.end) or not found.reference:
             return
-        spikes = self._spikes(loss.values, abs(found.reference))
+        spikes = self._spikes(loss.values, abs(found.reference)) or self._overshoot(loss.values, found, trace.run.samples)
         if not spikes:
             return
         height, first, last = max(spikes)
@@ -55,10 +60,10 @@ class LossSpike(Rule):
         start, end = int(loss.steps[first]), int(loss.steps[last])
         evidence = Evidence(signal=name, value=height, relation=">=", threshold=self.min_height, unit=unit, where="loss", step=start)
         more = f"; {len(spikes)} spikes in all" if len(spikes) > 1 else ""
-        usual = float(np.median(loss.values[max(0, first - _BEFORE) : first]))
+        usual = float(np.median(loss.values[max(0, first - _BEFORE) : max(1, first)]))
         top = float(loss.values[first : last + 1].max())
         message = f"the loss jumps from {usual:.3g} to {top:.3g} at step {start:,} and needs {last - first + 1} steps to come back{more}"
-        severity = "note" if found.thrives and height < self.large_height else "warning"
+        severity = "note" if found.thrives and (height < self.large_height or first < _BEFORE) else "warning"
         yield seen_over(self, trace, severity, message, evidence, first=start, last=end, at=start)
 
     def value(self, trace: Trace) -> float:
@@ -66,6 +71,17 @@ class LossSpike(Rule):
         if found is None or loss is None or not found.reference:
             return np.nan
         return max((height for height, _, _ in self._spikes(loss.values, abs(found.reference))), default=0.0)
+
+    def _overshoot(self, values: Series, found: Progress, samples: int) -> list[tuple[float, int, int]]:
+        """The first steps throw the loss far above where it began and above the constant answer's."""
+        early = values[:_BEFORE]
+        if not np.isfinite(early).all():
+            return []
+        most = self.max_overshoot * (1 + 8 / max(1, samples)) * max(abs(found.reference), abs(float(values[0])))  # single samples differ
+        above = np.flatnonzero(early > most)
+        if len(above) < 2 and not (len(above) and early.max() > 4 * most):
+            return []
+        return [(float(early.max() - values[0]) / abs(found.reference), int(above[0]), int(above[-1]))]
 
     def _spikes(self, values: Series, scale: float) -> list[tuple[float, int, int]]:
         """Height, first and last loss of each spike that comes back."""

@@ -11,9 +11,8 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import Progress, noise, progress, smoothed
+from evengrad.signals.curves import Progress, falls_on, noise, progress, smoothed
 from evengrad.signals.steps import warmed_up_at
-from evengrad.signals.why import steady
 from evengrad.types import Curve, Evidence, Facts, Finding, Trace
 
 
@@ -49,7 +48,7 @@ class LossStuck(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         loss, found = trace.curves["loss"], progress(trace)
-        if found is None or not np.isfinite(found.end) or not self._judged(loss, trace) or self._slow(trace, loss):
+        if found is None or not np.isfinite(found.end) or not self._judged(loss, trace) or (falls_on(trace) or 0.0) >= 0.25:
             return
         late = smoothed(loss.values)[-5:].mean()
         learnt = (found.reference - late) / abs(found.reference) if found.reference else 0.0
@@ -69,11 +68,6 @@ class LossStuck(Rule):
 
     def _judged(self, loss: Curve, trace: Trace) -> bool:
         return int((loss.steps >= warmed_up_at(trace)).sum()) >= self.min_steps
-
-    def _slow(self, trace: Trace, loss: Curve) -> bool:
-        """True if the loss falls beyond chance to the end, on training or on validation data."""
-        others = [trace.curves[k].values for k in ("val_loss",) if k in trace.curves and np.isfinite(trace.curves[k].values).all()]
-        return any(steady(values) for values in [loss.values, *others])
 
     def _once_learnt(self, found: Progress, loss: Curve) -> bool:
         """True if the loss was once clearly below: what was learnt and lost is divergence."""

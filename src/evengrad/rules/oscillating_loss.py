@@ -50,7 +50,7 @@ class OscillatingLoss(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
-        if found is None or not np.isfinite(loss.values).all() or not found.reference:
+        if found is None or not np.isfinite(loss.values).all() or not found.reference or len(loss.values) < _PARTS:
             return
         scale, begin = abs(found.reference), int(loss.steps[len(loss.steps) // 4])
         swings, jump = self._swings(loss.values, scale), noise(loss.values[len(loss.values) // 4 :]) / scale
@@ -116,7 +116,7 @@ def _turns(means: Series, swing: float) -> int:
     """Number of moves, up or down, of at least `swing` between turning points (a zigzag)."""
     turns, direction, extreme = 0, 0, float(means[0])
     for value in map(float, means[1:]):
-        if direction >= 0 and value > extreme or direction <= 0 and value < extreme:
+        if (direction >= 0 and value > extreme) or (direction <= 0 and value < extreme):
             if direction == 0 and abs(value - means[0]) < swing:
                 continue
             extreme = value

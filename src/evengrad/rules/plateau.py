@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import progress, smoothed
+from evengrad.signals.curves import falls_on, noise, progress, seen_share, smoothed
 from evengrad.signals.steps import warmed_up_at
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
@@ -27,6 +27,7 @@ class Plateau(Rule):
         min_flat: Shortest stretch at the end that counts, as a share of the run.
         band: Width of the band, as a share of the constant answer's loss.
         min_learnt: Share that was learnt before; with less the loss is stuck (OPT002).
+        min_steps: Losses before it is judged; and half of the planned steps must be over.
         min_saddle: Shortest flat stretch before a fall that is told.
 
     Reference: Dauphin et al. 2014, Identifying and attacking the saddle point problem; Ainsworth & Shin 2021, Plateau phenomenon.
@@ -44,19 +45,20 @@ class Plateau(Rule):
     signal: ClassVar[tuple[str, str]] = ("flat", "of the run")
     helps: ClassVar[str] = "look at the schedule, the head and the width first; then a larger or smaller rate, momentum or Adam"
     min_flat: float = 0.4
-    band: float = 0.04
+    band: float = 0.06
     min_learnt: float = 0.05
+    min_steps: int = 50
     min_saddle: float = 0.3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
-        if found is None or not np.isfinite(loss.values).all():
+        if found is None or not np.isfinite(loss.values).all() or seen_share(trace) < 0.5 or len(loss.values) < self.min_steps:
             return
         scale, means = abs(found.reference), smoothed(loss.values)
-        flat = _flat_end(means, self.band * scale) / len(means)
+        flat = _flat_end(means, max(self.band * scale, 5 * noise(loss.values) / np.sqrt(len(loss.values) / len(means)))) / len(means)
         name, unit = self.signal
-        settled = not found.thrives and found.regained <= 0.5 and found.learnt >= self.min_learnt
-        if settled and flat >= self.min_flat:
+        settled = not found.thrives and found.regained <= 0.6 and found.learnt >= self.min_learnt
+        if settled and flat >= self.min_flat and (falls_on(trace) or 0.0) < 0.25:
             since = int(loss.steps[min(len(loss.steps) - 1, int((1 - flat) * len(loss.steps)))])
             evidence = Evidence(signal=name, value=flat, relation=">=", threshold=self.min_flat, unit=unit, where="loss", step=since)
             left = f"; neighbours of like inputs show that {found.learnable:.0%} can be" if found.learnable < 1 else ""

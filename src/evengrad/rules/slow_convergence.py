@@ -11,10 +11,11 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import progress, smoothed, trend
+from evengrad.signals.curves import Progress, falls_on, progress, seen_share
 from evengrad.signals.steps import usual_ratio
-from evengrad.signals.why import STILL, VIOLENT, cause_of
-from evengrad.types import Evidence, Facts, Finding, Series, Trace
+from evengrad.signals.updates import update_ratio
+from evengrad.signals.why import STILL, VIOLENT, cause_of, rate_too_low
+from evengrad.types import Evidence, Facts, Finding, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class SlowConvergence(Rule):
 
     Attributes:
         min_pace: Smallest share of all that was gained that the last half of the run gained: a half if the loss falls evenly.
-        few_steps: Steps (or two epochs) under which the run was short, if its steps were of a usual size.
+        few_steps: Steps under which a run is short, if its steps are of a usual size.
+        min_way: Smallest healthy way of the layer that moves most over all planned steps, in its weights; asked where the rate is low.
 
     Reference: Zhang et al. 2021, AUTOTRAINER (slow convergence).
     """
@@ -44,36 +46,49 @@ class SlowConvergence(Rule):
         "a rate ten times larger (a range test finds it), more epochs, less dropout and weight decay; standardised inputs"
     )
     min_pace: float = 0.25
-    few_steps: int = 200
+    few_steps: int = 100
+    min_way: float = 0.3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
         if found is None or found.thrives or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
             return
-        curves = [c.values for c in (loss, trace.curves.get("val_loss")) if c is not None and np.isfinite(c.values).all()]
-        falling = [values for values in curves if trend(values[len(values) // 2 :]) < -3.1]
-        if not falling:
+        pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
+        first, last = f"{found.start:.3g}", f"{found.end:.3g} in {len(loss.values):,} steps"
+        if pace is not None and pace >= self.min_pace and seen_share(trace) >= 0.5:
+            name, unit = self.signal
+            evidence = Evidence(signal=name, value=pace, relation=">=", threshold=self.min_pace, unit=unit, where="loss")
+            message = f"the loss went from {first} to {last} and still falls: {pace:.0%} of what it gained, it gained in the last half"
+        elif moves is not None:
+            evidence = Evidence(signal="way", value=moves, relation="<", threshold=self.min_way, unit="of the weights", where="optimizer")
+            message = f"the steps are so small that all that are planned move no layer by more than {moves:.1%} of its weights"
+            begin = int(loss.steps[0])
+        elif self._short(trace, found):
+            steps = len(loss.values)
+            evidence = Evidence(signal="steps", value=steps, relation="<", threshold=self.few_steps, unit="steps", where="loop")
+            message = f"training ended after {steps} steps, with the loss at {found.end:.3g} from {first}"
+        else:
             return
-        pace = max(_pace(values) for values in falling)
-        if pace < self.min_pace:
-            return
-        name, unit = self.signal
-        evidence = Evidence(signal=name, value=pace, relation=">=", threshold=self.min_pace, unit=unit, where="loss")
-        message = (
-            f"the loss went from {found.start:.3g} to {found.end:.3g} in {len(loss.values):,} steps and still falls: "
-            f"{pace:.0%} of what it gained, it gained in the last half"
-        )
-        cause = cause_of(trace, self.causes) or ("undertrained" if self._short(trace) else None)
-        yield seen_over(self, trace, "warning", message, evidence, first=int(loss.steps[len(loss.steps) // 2]), cause=cause)
+        cause = cause_of(trace, self.causes) or ("undertrained" if self._short(trace, found) else None)
+        yield seen_over(self, trace, "warning", message, evidence, first=begin, where=("loss", "optimizer", "loop"), cause=cause)
 
     def value(self, trace: Trace) -> float:
-        loss = trace.curves.get("loss")
-        return _pace(loss.values) if loss is not None and len(loss.values) > 3 and np.isfinite(loss.values).all() else np.nan
+        return np.nan if "loss" not in trace.curves else falls_on(trace) or 0.0
 
-    def _short(self, trace: Trace) -> bool:
-        loop, ratio = trace.facts.loop or {}, usual_ratio(trace)
-        short = len(trace.curves["loss"].steps) < self.few_steps or (loop.get("epochs") or 99) <= 2
-        return short and ratio is not None and STILL < ratio < VIOLENT
+    def _moves(self, trace: Trace, found: Progress) -> float | None:
+        """How far steps of this size move the layer that moves most, all in one direction, if the rate is too low to get anywhere."""
+        planned = (trace.facts.loop or {}).get("steps")
+        if not planned or found.start < 0.5 * found.reference or not rate_too_low(trace):
+            return None
+        way = float(np.nanquantile(update_ratio(trace), 0.9)) * planned
+        return way if way < self.min_way else None
+
+    def _short(self, trace: Trace, found: Progress) -> bool:
+        """True if a run of few steps, each of a usual size, is over as it was planned."""
+        ratio, steps = usual_ratio(trace), len(trace.curves["loss"].steps)
+        planned = (trace.facts.loop or {}).get("steps") or 0
+        usual = ratio is not None and STILL < ratio < VIOLENT and found.start < 4 * abs(found.reference) + abs(found.reference)
+        return usual and 0 < planned < self.few_steps and steps >= 0.95 * planned
 
     @classmethod
     def examples(cls) -> Examples:
@@ -91,11 +106,3 @@ class SlowConvergence(Rule):
                 synthetic.run(base, loss=2.3 + noisy),
             ),
         )
-
-
-def _pace(values: Series) -> float:
-    """Share of the fall that happened in the last half; 0 where it did not fall."""
-    means = smoothed(values)
-    middle = float(np.median(means[len(means) // 2 - 1 : len(means) // 2 + 2]))
-    fall, late = float(means[0] - means[-1]), middle - float(means[-1])
-    return late / fall if fall > 0 else 0.0

@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import Progress, progress, smoothed
+from evengrad.signals.curves import Progress, progress, seen_share, smoothed
 from evengrad.signals.steps import usual_ratio
 from evengrad.signals.why import STILL, VIOLENT
 from evengrad.types import Evidence, Facts, Finding, Trace
@@ -40,13 +40,15 @@ class Underfitting(Rule):
     signal: ClassVar[tuple[str, str]] = ("narrowest_layer", "units")
     helps: ClassVar[str] = "wider layers: at least as many units as there are classes, 16 or more for points in a plane; a hidden layer"
     max_width: int = 3
-    max_learnt: float = 0.6
+    max_learnt: float = 0.7
     min_flat_change: float = 0.05
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, width, ratio = progress(trace), self.value(trace), usual_ratio(trace)
-        if found is None or not width <= self.max_width or not np.isfinite(found.end) or found.learnable >= 1:
+        if found is None or not width <= self.max_width or not np.isfinite(found.end) or found.learnable >= 1 or seen_share(trace) < 0.3:
             return
+        if (trace.facts.targets or {}).get("shape") == (trace.facts.inputs or {}).get("shape"):
+            return  # an autoencoder is narrow on purpose
         healthy = ratio is not None and STILL < ratio < VIOLENT
         if not healthy or found.learnt > self.max_learnt * found.learnable or not self._settled(trace, found):
             return
@@ -85,5 +87,5 @@ class Underfitting(Rule):
 
         return Examples(
             sick=(net(2, 0.5), net(1, 0.69), net(3, 0.6)),
-            healthy=(net(32, 0.5), net(2, 0.1), net(2, 0.5, agreement=0.75), net(2, 0.6, ratio=1e-6)),
+            healthy=(net(32, 0.5), net(2, 0.1), net(2, 0.4, agreement=0.75), net(2, 0.6, ratio=1e-6)),
         )

@@ -1,4 +1,4 @@
-"""Curves -> how training went: the way that the loss made, whether it still makes any, and where it changed."""
+"""Curves -> how training went: the way that the loss made, and whether it still makes any."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evengrad.types import Curve, Series, Trace
+from evengrad.types import Series, Trace
 
-MIN_STEPS = 20  # fewer losses are no curve
+MIN_STEPS = 10  # fewer losses are no curve
 _PARTS = 20
 
 
@@ -150,31 +150,40 @@ def trend(values: Series) -> float:
     return float(score - np.sign(score)) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
 
 
-def change_point(values: Series, parts: int = 40) -> tuple[int, float]:
-    """Returns where a curve's level shifts (a number into `values`) and the chance that a curve without shift shows as much.
+def seen_share(trace: Trace) -> float:
+    """Returns the share of the planned steps whose losses were seen, in [0, 1]; where no plan is known, 200 losses are taken for a run."""
+    loss, planned = trace.curves.get("loss"), (trace.facts.loop or {}).get("steps")
+    return 0.0 if loss is None else min(1.0, len(loss.values) / (planned or 200))
 
-    Pettitt's rank test on the means of at most `parts` parts: the largest difference between the ranks before and after a point.
 
-    Reference: Pettitt 1979, A non-parametric approach to the change-point problem.
+def late_pace(values: Series) -> float | None:
+    """Returns the share of all that a loss gained which it gained in its last half, or None where it does not fall there beyond chance.
+
+    Beyond chance is z < -3.1 over the last half (`trend`); over the whole of a run of under a hundred steps, whose halves are too short,
+    if the last half fell by more than four standard errors too.
     """
-    means = smoothed(values, parts)
-    n = len(means)
-    if n < 4 or not np.isfinite(means).all():
-        return 0, 1.0
-    signs = np.sign(means[:, None] - means[None, :])
-    sums = np.array([signs[:k, k:].sum() for k in range(1, n)])
-    at = int(np.abs(sums).argmax())
-    chance = min(1.0, 2.0 * math.exp(-6.0 * float(sums[at]) ** 2 / (n**3 + n**2)))
-    edges = np.cumsum([len(part) for part in np.array_split(values, n)])
-    return int(edges[at]), chance
+    if len(values) < MIN_STEPS or not np.isfinite(values).all():
+        return None
+    half = len(values) // 2
+    means = smoothed(values)
+    middle = float(np.median(means[len(means) // 2 - 1 : len(means) // 2 + 2]))
+    fall, late = float(means[0] - means[-1]), middle - float(means[-1])
+    short = (
+        len(values) < 100
+        and trend(values) < -3.1
+        and float(values[half - half // 2 : half].mean() - values[-(half // 2) :].mean())
+        > (4 * noise(values) * math.sqrt(2 / max(1, half // 2)))
+    )
+    return late / fall if fall > 0 and (short or trend(values[half:]) < -3.1) else None
+
+
+def falls_on(trace: Trace) -> float | None:
+    """Returns the larger `late_pace` of the training losses and of the validation loss, which is of the same samples each time."""
+    found = [late_pace(trace.curves[name].values) for name in ("loss", "val_loss") if name in trace.curves]
+    return max((pace for pace in found if pace is not None), default=None)
 
 
 def noise(values: Series) -> float:
     """Returns the standard deviation of a curve's steps about its course, from the differences of neighbours (robust to outliers)."""
     steps = np.diff(values[np.isfinite(values)])
     return float(1.4826 * np.median(np.abs(steps - np.median(steps))) / math.sqrt(2.0)) if len(steps) > 1 else 0.0
-
-
-def step_at(curve: Curve, share: float) -> int:
-    """Returns the step at this share of a curve, in [0, 1]."""
-    return int(curve.steps[min(len(curve.steps) - 1, int(share * len(curve.steps)))])

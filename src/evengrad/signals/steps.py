@@ -40,6 +40,11 @@ def stopped_at(trace: Trace) -> int | None:
     rate = rates(trace)
     if rate is None or rate.values.max() <= 0:
         return None
+    late = rate.values[len(rate.values) // 2 :]
+    if len(late) >= 5 and late.min() > 0:  # a rate that falls by the same factor at each step tells where it will be
+        factors = np.diff(np.log(late)) / np.diff(rate.steps[-len(late) :])
+        if factors.max() < 0 and np.ptp(factors) < 1e-3 * abs(factors[-1]):
+            return int(rate.steps[-1] + np.log(TINY_RATE * rate.values.max() / late[-1]) / factors[-1])
     alive = np.flatnonzero(rate.values > TINY_RATE * rate.values.max())
     return int(rate.steps[alive[-1] + 1]) if alive[-1] + 1 < len(rate.values) else None
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from evengrad.signals.curves import progress, trend
+from evengrad.signals.curves import progress
 from evengrad.signals.steps import rose_by, step_ratio, stopped_at
 from evengrad.signals.updates import update_ratio
-from evengrad.types import Series, Trace
+from evengrad.types import Trace
 
 _LOW_RATES = {"SGD": 1e-3, "Adagrad": 5e-4, "Adadelta": 0.05, "ASGD": 1e-3, "Rprop": 5e-4}  # a twentieth of the usual rates
 _LOW_RATE = 5e-5  # of Adam and its kin, whose usual rate is 1e-3 (Kingma & Ba 2015)
@@ -71,7 +71,8 @@ def _first_pass_is_healthy(trace: Trace) -> bool:
 def _scaled_oddly(trace: Trace) -> bool:
     inputs, loss = trace.facts.inputs or {}, trace.facts.loss or {}
     mean, std = abs(inputs.get("mean", 0.0)), inputs.get("std", 1.0)
-    return not (0.05 < std < 10 and mean < 5 * max(std, 1.0)) or (loss.get("batch_growth") or 1.0) > 1.5
+    odd = not (0.05 < std < 10 and mean < 5 * max(std, 1.0)) or _targets_odd(trace, None)
+    return odd or (loss.get("batch_growth") or 1.0) > 1.5
 
 
 def _uphill(trace: Trace, at: int | None) -> bool:
@@ -91,7 +92,8 @@ def _stopped(trace: Trace, at: int | None) -> bool:
 
 
 def _rounded_away(trace: Trace, at: int | None) -> bool:
-    return _median(trace, "unchanged_fraction", empty=0.0) > 0.5
+    dtypes = (trace.facts.modules or {}).get("dtypes") or ()
+    return any(x in {"float16", "bfloat16"} for x in dtypes) and _median(trace, "unchanged_fraction", empty=0.0) > 0.5
 
 
 def _clipped_away(trace: Trace, at: int | None) -> bool:
@@ -116,6 +118,18 @@ def _softmax_twice(trace: Trace, at: int | None) -> bool:
     head, loss = trace.facts.head or {}, trace.facts.loss or {}
     total = head.get("row_sum")
     return loss.get("op") == "cross_entropy" and head.get("min", -1.0) >= 0 and total is not None and abs(total - 1.0) < 1e-3
+
+
+def _targets_odd(trace: Trace, at: int | None) -> bool:
+    facts, op = trace.facts.targets or {}, (trace.facts.loss or {}).get("op")
+    return op in {"mse", "l1", "smooth_l1"} and math.hypot(facts.get("mean", 0.0), facts.get("std", 0.0)) > 30
+
+
+def _inputs_odd(trace: Trace, at: int | None) -> bool:
+    """True beyond the thresholds of DAT001."""
+    facts = trace.facts.inputs or {}
+    mean, std = abs(facts.get("mean", 0.0)), facts.get("std", 1.0)
+    return bool(facts.get("feature_std_max", 1.0) > 30 or mean > 30 or (std > 0 and mean > 3 * std))
 
 
 def _unrelated(trace: Trace, at: int | None) -> bool:
@@ -146,12 +160,9 @@ _EVIDENCE: dict[str, Callable[[Trace, int | None], bool]] = {
     "over_clipped": _clipped_away,
     "over_regularized": _shrunk,
     "redundant_output_activation": _softmax_twice,
+    "target_not_scaled": _targets_odd,
+    "input_not_normalized": _inputs_odd,
     "lr_too_low": rate_too_low,
     "lr_too_high": rate_too_high,
     "labels_corrupt": _unrelated,
 }
-
-
-def steady(values: Series) -> bool:
-    """True if a curve falls beyond chance over its last half (`trend`)."""
-    return trend(values[len(values) // 2 :]) < -3.1

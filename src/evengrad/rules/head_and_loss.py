@@ -15,6 +15,7 @@ from evengrad.types import Evidence, Facts, Finding, Trace
 
 _NUMBERS = {"mse", "l1", "smooth_l1"}
 _RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+_UNPAIRED = 1e-5  # relative: rounding of a mean over all pairs
 _RESHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel", "view_as", "reshape_as", "expand_as", "select", "__getitem__"}
 _ENCODES = {"one_hot", "scatter", "scatter_", "eye", "__getitem__", "index_select", "to", "float", "type", "type_as"}
 
@@ -60,7 +61,7 @@ class HeadAndLoss(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         ran = progress(trace)
         for found in self._mismatches(trace):
-            well = ran is not None and ran.learnt >= min(0.9, found.harmless_from)
+            well = ran is not None and min(0.9, found.harmless_from) <= ran.learnt <= 1.0  # below zero is no good end
             sure = not np.isfinite(found.harmless_from) or ran is not None
             severity = "note" if well and np.isfinite(found.harmless_from) else "error" if sure and not well else "warning"
             head = (trace.facts.head or {}).get("layer")
@@ -121,8 +122,8 @@ class HeadAndLoss(Rule):
         shares = {"activation": "softmax", "width": 3, "shape": [128, 3], "min": 0.1, "max": 0.8, "row_sum": 1.0}
         one = {"activation": "none", "width": 1, "shape": [128, 1], "min": -1.0, "max": 1.0}
 
-        def net(head: dict[str, Any], op: str, targets: dict[str, Any], *operations: str) -> Trace:
-            facts = Facts(head={"layer": "4", **head}, loss={"op": op, "operations": list(operations) or [op]}, targets=targets)
+        def net(head: dict[str, Any], op: str, targets: dict[str, Any], *operations: str, **loss: float) -> Trace:
+            facts = Facts(head={"layer": "4", **head}, loss={"op": op, "operations": list(operations) or [op], **loss}, targets=targets)
             return synthetic.chain(3, facts=facts)
 
         sigmoid, relu = {**one, "activation": "sigmoid", "min": 0.2, "max": 0.9}, {**one, "activation": "relu", "min": 0.0}
@@ -135,6 +136,7 @@ class HeadAndLoss(Rule):
                 net({**shares, "width": 1, "shape": [128, 1], "min": 1.0, "max": 1.0}, "bce", binary),
                 net(logits, "nll", labels),
                 net(one, "mse", {**numbers, "shape": [128]}),
+                net(one, "other", numbers, "reshape", "sub", "square", "mean", pairing=2e-7),
                 net(one, "mse", labels, "mse_loss", "squeeze"),
                 net(one, "bce_with_logits", {**labels, "shape": [128, 1]}),
                 net(sigmoid, "mse", numbers),
@@ -145,7 +147,7 @@ class HeadAndLoss(Rule):
                 net({**logits, "activation": "log_softmax", "max": -0.1}, "nll", labels),
                 net({**logits, "activation": "log_softmax", "max": -0.1}, "cross_entropy", labels),
                 net(sigmoid, "bce", binary),
-                net(one, "mse", {**numbers, "shape": [128]}, "squeeze", "mse_loss"),
+                net(one, "mse", {**numbers, "shape": [128]}, "squeeze", "mse_loss", pairing=0.05),
                 net(sigmoid, "mse", binary),
                 net(relu, "mse", positive),
                 net(relu, "mse", {**numbers, "min": -0.4}),
@@ -212,11 +214,16 @@ def _before_log(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, A
     name = _activation(head)
     message = f"nll_loss takes log-probabilities, which are at most 0, but the output reaches {high:.3g} (activation: {name})"
     evidence = Evidence(signal="largest_output", value=float(high), relation=">", threshold=0.0)
-    return Mismatch("wrong_output_activation", message, evidence)
+    return Mismatch("wrong_loss" if name == "none" else "wrong_output_activation", message, evidence)
 
 
 def _broadcast(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
-    """Shapes that broadcast to all pairs of samples."""
+    """A loss that compares every answer with every target: shapes that broadcast to all pairs of samples."""
+    pairing = loss.get("pairing")
+    if pairing is not None and pairing < _UNPAIRED:
+        message = f"the loss changes by {pairing:.0e} when every answer gets another sample's target: it does not compare them one by one"
+        evidence = Evidence(signal="pairing", value=float(pairing), relation="<", threshold=_UNPAIRED, unit="of the loss", where="loss")
+        return Mismatch("wrong_loss", message, evidence, "loss")
     out, wanted, calls = list(head.get("shape", ())), list(targets.get("shape", ())), set(loss.get("operations", ()))
     compares = loss.get("op") in _NUMBERS or (loss.get("op") == "other" and calls & {"sub", "__sub__", "rsub", "__rsub__"})
     if not compares or calls & _RESHAPES or not out or not wanted or out[0] != wanted[0] or out[0] < 2:

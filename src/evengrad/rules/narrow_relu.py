@@ -24,6 +24,7 @@ class NarrowRelu(Rule):
     Attributes:
         max_chance: Largest healthy chance that some layer is off, in [0, 1].
         min_dead_fraction: Share of dead units that shows that it happened.
+        min_layers: Fewest such layers: one alone has no depth to add up over.
         max_learnt: Share of the loss whose loss shows that it did no harm.
 
     Reference: Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization, thm. 3.3.
@@ -39,10 +40,11 @@ class NarrowRelu(Rule):
     max_chance: float = 0.1
     min_dead_fraction: float = 0.75
     max_learnt: float = 0.2
+    min_layers: int = 3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         rows, chance = _narrow(trace), self.value(trace)
-        if not rows or not chance > self.max_chance:
+        if len(rows) < self.min_layers or not chance > self.max_chance:
             return
         dead = trace.column("dead_fraction")[:, rows].astype(np.float64)
         last = len(trace.steps) - 1
@@ -84,5 +86,6 @@ class NarrowRelu(Rule):
 
 def _narrow(trace: Trace) -> list[int]:
     """ReLU rows that nothing protects: every one of them is on the only way."""
-    plain = [i for i, x in enumerate(trace.layers) if x.depth is not None and x.norm == "none" and not x.residual]
+    head = (trace.facts.head or {}).get("layer")
+    plain = [i for i, x in enumerate(trace.layers) if x.depth is not None and x.norm == "none" and not x.residual and x.name != head]
     return [i for i in plain if trace.layers[i].activation in {"relu", "relu6"} and trace.layers[i].fan_out > 0]

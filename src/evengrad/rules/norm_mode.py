@@ -27,6 +27,7 @@ class NormMode(Rule):
     Attributes:
         max_gap: Largest healthy extra loss in evaluation mode, as a share of what there is to learn.
         min_momentum: Smallest momentum that follows the statistics within a usual run.
+        max_small_batch: Largest batch whose statistics are too noisy to average, whatever the momentum.
         max_momentum: Largest momentum that averages over more than the last batch or two.
 
     Reference: Ioffe & Szegedy 2015, alg. 2; Wu & Johnson 2021, Rethinking "Batch" in BatchNorm.
@@ -35,13 +36,14 @@ class NormMode(Rule):
     code: ClassVar[str] = "NRM003"
     symptom: ClassVar[str | None] = "train_eval_gap"
     title: ClassVar[str] = "batch norm in the wrong mode"
-    causes: ClassVar[tuple[str, ...]] = ("bn_stats",)
+    causes: ClassVar[tuple[str, ...]] = ("bn_stats", "batch_too_small")
     needs: ClassVar[tuple[str, ...]] = ("facts.modules",)
     signal: ClassVar[tuple[str, str]] = ("eval_gap", "of the loss")
     helps: ClassVar[str] = "model.train() before training and model.eval() before evaluating; momentum=0.1; track_running_stats=True"
     max_gap: float = 0.25
     min_momentum: float = 0.005
     max_momentum: float = 0.9
+    max_small_batch: int = 4
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         norms = _batch_norms(trace)
@@ -65,7 +67,7 @@ class NormMode(Rule):
         else:
             return
         made = self.finding(trace, severity, message, evidence=(evidence,), where=_places(trace, norms), at=(0, last))
-        yield replace(made, cause="bn_stats")
+        yield replace(made, cause="batch_too_small" if trace.run.samples <= self.max_small_batch else "bn_stats")
 
     def value(self, trace: Trace) -> float:
         """Extra loss in evaluation mode over the last evaluations, as a share of the loss to beat; NaN where none was seen."""

@@ -49,8 +49,11 @@ def _probed(loss_fn: Loss, answers: Tensor, wanted: Tensor) -> dict[str, Any]:
         twice = float(loss_fn(torch.cat((answers, answers)), torch.cat((wanted, wanted))))
         constant = _constant(op, answers, wanted)
         baseline = None if constant is None else float(loss_fn(constant, wanted))
+        others = float(loss_fn(answers, wanted.roll(1, 0))) if wanted.dim() else math.nan
     once = float(loss.detach())
     facts: dict[str, Any] = {"op": op, "operations": seen.names}
+    if once and math.isfinite(others) and _vary(answers) and _vary(wanted):
+        facts["pairing"] = abs(others - once) / abs(once)
     if math.isfinite(once) and once and math.isfinite(twice):
         facts["batch_growth"] = twice / once
     if baseline is not None and math.isfinite(baseline):
@@ -90,6 +93,11 @@ def _constant(op: str, answers: Tensor, wanted: Tensor) -> Tensor | None:
         return wanted.to(answers.dtype).median(0, keepdim=True).values.expand_as(answers)
     share = wanted.to(answers.dtype).mean(0, keepdim=True).clamp(1e-6, 1 - 1e-6)
     return share.expand_as(answers) if op == "bce" else share.logit().expand_as(answers) if op == "bce_with_logits" else None
+
+
+def _vary(values: Tensor) -> bool:
+    """True if at least a quarter of the samples differ from the one before."""
+    return len(values) > 1 and bool((values != values.roll(1, 0)).flatten(1).any(1).double().mean() >= 0.25)
 
 
 def _toward(op: str, answers: Tensor, wanted: Tensor, slope: Tensor) -> float | None:

@@ -13,6 +13,7 @@ from evengrad.trace.capture import tensors_in
 
 SAMPLES = 1024  # enough for an agreement within three hundredths
 _FEWEST, _MOST_FEATURES = 64, 4096
+_ROUNDING = 1e-4  # of the widest feature: what varies less is a constant and its rounding
 
 
 class Samples:
@@ -78,7 +79,8 @@ def neighbour_agreement(x: Tensor, y: Tensor) -> dict[str, float]:
     flat = x.reshape(n, -1).float()
     if n < _FEWEST or not x.is_floating_point() or not 0 < flat.shape[1] <= _MOST_FEATURES or not bool(flat.isfinite().all()):
         return {}
-    flat = (flat - flat.mean(0)) / flat.std(0).clamp_min(1e-12)
+    spread = flat.std(0)
+    flat = (flat - flat.mean(0)) / spread.clamp_min(max(1e-12, _ROUNDING * float(spread.max())))
     distance = torch.cdist(flat, flat).fill_diagonal_(math.inf)
     nearest = y[distance.argmin(1)]
     if y.is_floating_point():
@@ -95,8 +97,9 @@ def neighbour_agreement(x: Tensor, y: Tensor) -> dict[str, float]:
 def _once(x: Tensor) -> list[int]:
     """Numbers of the samples without those that came before: a sample of the next epoch would be its own neighbour."""
     first: dict[bytes, int] = {}
-    rows = x.detach().reshape(len(x), -1).contiguous().view(torch.uint8).numpy() if x.numel() else []
-    for number, row in enumerate(map(bytes, rows)):
+    if not x.numel():
+        return []
+    for number, row in enumerate(map(bytes, x.detach().reshape(len(x), -1).contiguous().view(torch.uint8).numpy())):
         first.setdefault(row, number)
     return list(first.values())
 

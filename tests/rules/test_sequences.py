@@ -68,6 +68,14 @@ def test_lstm_that_learns_is_left_alone_though_its_gradient_vanished_at_first() 
     assert PLANE in trace.planes
 
 
+def test_hidden_weights_that_amplify_explode_through_time() -> None:
+    built = recurrent("rnn", activation="relu", initialiser="orthogonal", init_scale=2.0)
+    found, trace = findings(experiment(built, 40, lr=1e-4, epochs=2))
+    (finding,) = [f for f in found if f.code == "EXP003"]
+    assert (finding.symptom, finding.where) == ("exploding_gradient", ("cells.l0",))
+    assert trace.planes[PLANE][0, 0, 0] > 100 * trace.planes[PLANE][0, 0, -1]
+
+
 def test_gates_that_are_shut_are_named_with_their_bias() -> None:
     found, _ = findings(experiment(recurrent("lstm", forget_bias=-5.0), 40, epochs=4))
     gate = next(f for f in found if f.code == "ARC008")

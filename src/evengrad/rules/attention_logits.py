@@ -86,9 +86,9 @@ class AttentionLogits(Rule):
 
         stuck = np.full(100, 2.3)
         return Examples(
-            sick=(net([1400.0], [0.01]), net([4.0, 140.0, 20000.0], [0.9, 0.2, 0.0], loss=stuck), net([120.0], [0.2])),
+            sick=(net([4.0, 140.0, 20000.0], [0.9, 0.2, 0.0], loss=stuck), net([1400.0], [0.01]), net([120.0], [0.2])),
             healthy=(
-                net([14.0], [0.4]),
+                net([3.0, 8.0, 14.0], [0.9, 0.6, 0.4]),
                 net([80.0], [0.05]),  # near miss: sharp, as a copy task is once it is learnt
                 net([150.0], [0.8]),  # large, but much the same for all keys
                 net([1400.0, 5.0], [0.0, 0.9]),  # it came back

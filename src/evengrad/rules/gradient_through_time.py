@@ -86,7 +86,7 @@ class GradientThroughTime(Rule):
         steps = f"{worst.steps}" if worst.steps < 32 else "32 or more"
         share = "exactly zero" if worst.vanished else f"{10.0**-worst.lost:.1e}"
         text = f"the gradient loses {worst.lost:.1f} decades through time in {name}: of {steps} steps, the first"
-        return f"{text} get {share}{'' if worst.vanished else ' of what the last get'}"
+        return f"{text} get {share}{'' if worst.vanished else ' of the largest'}"
 
     @classmethod
     def examples(cls) -> Examples:

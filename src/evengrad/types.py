@@ -111,8 +111,8 @@ class Facts:
         head: layer and activation, and of the output: width, shape, mean, std, min, max, row_sum (of the last axis, where it is constant).
         loss: name, value at step 0, reduction, op (`cross_entropy`, `nll`, `bce`, `bce_with_logits`, `mse`, `l1`, `smooth_l1` or `other`),
             operations (torch functions that it calls), baseline (of the best constant answer), batch_growth (the loss of a batch over that
-            of its half: 1 for a mean, 2 for a sum), pairing (relative change of the loss
-            when each answer gets another sample's target: 0 where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the targets).
+            of its half: 1 for a mean, 2 for a sum), pairing (relative change of the loss when each answer gets another sample's target: 0
+            where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the targets).
         optimizer: name, lr, weight_decay, momentum, maximize, missing (trainable parameters that it does not have), foreign (number of its
             parameters that the model does not have), frozen (parameters with requires_grad off).
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's

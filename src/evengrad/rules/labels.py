@@ -40,7 +40,7 @@ class Labels(Rule):
     needs: ClassVar[tuple[str, ...]] = ("facts.targets",)
     signal: ClassVar[tuple[str, str]] = ("neighbour_deviations", "standard errors")
     helps: ClassVar[str] = "look at a few inputs beside their labels; shuffle both in one order; count the classes"
-    min_samples: int = 64
+    min_samples: int = 128
     max_deviations: float = 3.0
     min_improvement: float = 0.1
     max_learnt: float = 0.1
@@ -90,7 +90,7 @@ class Labels(Rule):
             return None
         deviations = self.value(trace)
         improved = _improvement(trace)
-        if deviations > self.max_deviations:
+        if deviations > self.max_deviations or not np.isfinite(ran.end):
             return None
         if ran.learnt > self.max_learnt if improved is None else improved > self.min_improvement:
             return None

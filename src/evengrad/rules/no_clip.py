@@ -14,16 +14,19 @@ from evengrad.signals.curves import progress
 from evengrad.signals.updates import update_ratio
 from evengrad.types import Evidence, Finding, Series, Trace
 
+_FIRST = 5  # sampled steps that make no median
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoClip(Rule):
     """A few batches have a gradient many times the usual size, nothing clips it, and the loss does not recover from what it does.
 
-    A rate that is too high makes all gradients grow; here nearly all of them stay as they are. Clipping by norm takes the few that
-    are not.
+    A rate that is too high spoils the run from its first steps; here the loss falls until one gradient, of a size not seen before,
+    throws the weights off. Clipping by norm takes the few that are like that.
 
     Attributes:
-        min_spike: Smallest ratio of a spike to the median gradient norm of the run.
+        min_spike: Smallest ratio of a spike to the median gradient norm before it.
+        min_progress: Share of the loss to beat that is gone before the spike: a run that was well until then.
         max_spike_fraction: Largest share of the sampled steps that spikes make up: more are no exceptions, in [0, 1].
         max_update_ratio: Largest relative change of the weights in the steps before a spike, at which they were still calm.
         min_jump: Smallest factor by which the loss is higher after a spike than before.
@@ -38,7 +41,8 @@ class NoClip(Rule):
     needs: ClassVar[tuple[str, ...]] = ("grad_norm", "grad_raw_norm", "curves.loss")
     signal: ClassVar[tuple[str, str]] = ("spike_ratio", "of the median")
     helps: ClassVar[str] = "torch.nn.utils.clip_grad_norm_ at the 90th percentile of the gradients' norms, before optimizer.step()"
-    min_spike: float = 20.0
+    min_spike: float = 5.0
+    min_progress: float = 0.15
     max_spike_fraction: float = 0.2
     max_update_ratio: float = 0.05
     min_jump: float = 1.5
@@ -48,19 +52,20 @@ class NoClip(Rule):
         ran = progress(trace)
         if len(own) < 20 or ran is None or ran.thrives:
             return
-        ratio = own / np.median(own)
+        ratio = _ratios(own)
         spikes = np.flatnonzero(ratio > self.min_spike)
         if not len(spikes) or len(spikes) > self.max_spike_fraction * len(own) or bool((used[spikes] < 0.5 * own[spikes]).any()):
             return
-        calm = [i for i in spikes if i and self._calm(trace, int(steps[i]))]
+        least = (1.0 - self.min_progress) * ran.reference
+        calm = [i for i in spikes if self._calm(trace, int(steps[i])) and _before(trace, int(steps[i])) < least]
         hurt = [int(i) for i in calm if _jump(trace, int(steps[i])) > self.min_jump]
         if not hurt:
             return
         worst = max(hurt, key=lambda i: float(ratio[i]))
         largest, jump = float(ratio[worst]), _jump(trace, int(steps[worst]))
         message = (
-            f"the gradient of step {steps[worst]:,} is ×{largest:.3g} the median, nothing clips it, and the loss is ×{jump:.2g} after it; "
-            f"{len(spikes)} of {len(own)} sampled steps are like this"
+            f"the gradient of step {steps[worst]:,} is ×{largest:.3g} the median before it and is not clipped; the loss is ×{jump:.2g} "
+            f"after it; {len(spikes)} of {len(own)} sampled steps are like this"
         )
         evidence = Evidence(signal="spike_ratio", value=largest, relation=">", threshold=self.min_spike, unit="of the median", where="loop")
         at = int(np.searchsorted(trace.steps, steps[worst]))
@@ -75,21 +80,21 @@ class NoClip(Rule):
 
     def value(self, trace: Trace) -> float:
         own, _, _ = _norms(trace)
-        return float(own.max() / np.median(own)) if len(own) else float("nan")
+        return float(_ratios(own).max()) if len(own) else float("nan")
 
     @classmethod
     def examples(cls) -> Examples:
-        def net(spike: float, *, used: float = 1.0, after: float = 2.0, many: int = 1, update: float = 1e-3) -> Trace:
+        def net(spike: float, *, used: float = 1.0, after: float = 2.5, many: int = 1, update: float = 1e-3) -> Trace:
             norms = np.ones((20, 1))
             norms[15 : 15 + many] = spike
             made = synthetic.chain(3, steps=20, grad_raw_norm=norms, grad_norm=used * norms, weight_norm=1.0, update_norm=update)
-            return synthetic.run(made, loss=np.r_[np.ones(16), np.full(24, after)])
+            return synthetic.run(made, loss=np.r_[np.linspace(1.0, 0.5, 16), np.full(24, 0.5 * after)])
 
         return Examples(
-            sick=(net(100.0), net(21.0), net(1e4, after=np.inf)),
+            sick=(net(100.0), net(5.5), net(1e4, after=np.inf)),
             healthy=(
                 net(100.0, update=0.1),
-                net(19.0),
+                net(4.5),
                 net(100.0, used=0.01),
                 net(100.0, after=0.3),
                 net(100.0, after=1.2),
@@ -105,11 +110,27 @@ def _norms(trace: Trace) -> tuple[Series, Series, Any]:
     return own[usable], used[usable], trace.steps[usable]
 
 
-def _jump(trace: Trace, step: int) -> float:
-    """Loss over the twenty steps after a step over that of the twenty steps up to it; infinite if it is not finite."""
+def _ratios(own: Series) -> Series:
+    """Each gradient norm over the median of those before it; 1 for the first five."""
+    out = np.ones(len(own))
+    for i in range(_FIRST, len(own)):
+        out[i] = own[i] / np.median(own[:i])
+    return out
+
+
+def _before(trace: Trace, step: int) -> float:
+    """Median loss of the ten steps up to a step; infinite if one is not finite."""
     loss = trace.curves["loss"]
     at = int(np.searchsorted(loss.steps, step, side="right"))
-    before, after = loss.values[max(0, at - 20) : at], loss.values[at : at + 20]
+    seen = loss.values[max(0, at - 10) : at]
+    return float(np.median(seen)) if len(seen) and np.isfinite(seen).all() else float("inf")
+
+
+def _jump(trace: Trace, step: int) -> float:
+    """Loss over the ten steps after a step over that of the ten steps up to it; infinite if it is not finite."""
+    loss = trace.curves["loss"]
+    at = int(np.searchsorted(loss.steps, step, side="right"))
+    before, after = loss.values[max(0, at - 10) : at], loss.values[at : at + 10]
     if not len(before) or not len(after) or not np.isfinite(before).all() or not np.median(before) > 0:
         return 0.0
     return float(np.median(after) / np.median(before)) if np.isfinite(after).all() else float("inf")

@@ -26,6 +26,7 @@ class NormMode(Rule):
 
     Attributes:
         max_gap: Largest healthy extra loss in evaluation mode, as a share of what there is to learn.
+        min_learnt: Share of the loss that has to be gone in training mode, for the gap to be the norms' doing.
         min_momentum: Smallest momentum that follows the statistics within a usual run.
         max_small_batch: Largest batch whose statistics are too noisy to average, whatever the momentum.
         max_momentum: Largest momentum that averages over more than the last batch or two.
@@ -41,6 +42,7 @@ class NormMode(Rule):
     signal: ClassVar[tuple[str, str]] = ("eval_gap", "of the loss")
     helps: ClassVar[str] = "model.train() before training and model.eval() before evaluating; momentum=0.1; track_running_stats=True"
     max_gap: float = 0.25
+    min_learnt: float = 0.1
     min_momentum: float = 0.005
     max_momentum: float = 0.9
     max_small_batch: int = 4
@@ -49,9 +51,9 @@ class NormMode(Rule):
         norms = _batch_norms(trace)
         if not norms:
             return
-        gap, last = self.value(trace), len(trace.steps) - 1
+        found, last = progress(trace), len(trace.steps) - 1
+        gap = self.value(trace) if found is not None and found.learnt > self.min_learnt else np.nan
         still = [n for n in norms if not n.get("training", True) and not _frozen(trace, n["name"])]
-        found = progress(trace)
         if np.isfinite(gap) and gap > self.max_gap:
             message = f"the same batch loses {gap:.0%} more in evaluation mode than in training mode: {self._why(norms)}"
             evidence = Evidence(signal="eval_gap", value=gap, relation=">", threshold=self.max_gap, unit="of the loss")

@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names, place
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import progress
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 
@@ -18,10 +18,12 @@ from evengrad.types import Evidence, Facts, Finding, Trace
 class UnusedParameters(Rule):
     """A weight takes part in the forward pass, asks for a gradient, and never gets one: something cuts it off from the loss.
 
-    A detach, a no_grad block, an argmax or a conversion to numpy does that. Frozen parameters ask for none and are not meant.
+    A detach, a no_grad block, an argmax or a conversion to numpy does that. Frozen parameters ask for none, and ones that the optimizer
+    does not have are left out on purpose: neither is meant.
 
     Attributes:
         max_unused_layers: Largest healthy number of such layers.
+        min_learnt: Share of the loss that is gone in a run that does not need them.
 
     Reference: Paszke et al. 2019, PyTorch: an imperative style, sec. 4.3 (what autograd records).
     """
@@ -34,6 +36,7 @@ class UnusedParameters(Rule):
     signal: ClassVar[tuple[str, str]] = ("unused_layers", "layers")
     helps: ClassVar[str] = "take out detach(), torch.no_grad() and .data on the way to the loss; delete what is not used"
     max_unused_layers: int = 0
+    min_learnt: float = 0.9
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         rows = _unused(trace)
@@ -43,7 +46,8 @@ class UnusedParameters(Rule):
         more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
         message = f"no gradient reaches {place(trace, rows[0])}, though it asks for one: {parameters:,} parameters never learn{more}"
         evidence = Evidence(signal="unused_layers", value=len(rows), relation=">", threshold=self.max_unused_layers, unit="layers")
-        severity = "note" if thrives(trace) else "warning"
+        ran = progress(trace)
+        severity = "note" if ran is not None and ran.learnt >= self.min_learnt else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="frozen_params")
 
@@ -64,7 +68,6 @@ class UnusedParameters(Rule):
 def _unused(trace: Trace) -> list[int]:
     """Rows without a gradient at any step at which another row had one."""
     unseen = np.atleast_1d(np.isnan(trace.column("grad_norm")).all(0))
-    frozen = set((trace.facts.optimizer or {}).get("frozen", ()))
-    if unseen.all():
-        return []
-    return [i for i, x in enumerate(trace.layers) if unseen[i] and x.weight not in frozen]
+    facts = trace.facts.optimizer or {}
+    meant = {*facts.get("frozen", ()), *facts.get("missing", ())}
+    return [] if unseen.all() else [i for i, x in enumerate(trace.layers) if unseen[i] and x.weight not in meant]

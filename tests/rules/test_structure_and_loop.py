@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import evengrad as eg
 from evengrad.examine import diagnose_run
 from evengrad.judge import chosen_rules
+from evengrad.trace.loss_facts import loss_facts
 from evengrad.trace.neighbours import neighbour_agreement
 from evengrad.types import Finding
 
@@ -256,3 +257,17 @@ def test_samples_that_come_again_are_not_their_own_neighbours() -> None:
     facts = neighbour_agreement(torch.cat((x, x, x)), torch.cat((y, y, y)))
     assert facts == neighbour_agreement(x, y)
     assert facts["neighbour_agreement"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "targets", "pairs"),
+    [
+        (nn.CrossEntropyLoss(), torch.arange(32) % 3, True),
+        (nn.MSELoss(), torch.randn(32, 3, generator=torch.Generator().manual_seed(0)), True),
+        (lambda o, y: (o.mean(1)[None] - y[:, :1]).square().mean(), torch.randn(32, 3, generator=torch.Generator().manual_seed(0)), False),
+    ],
+)
+def test_loss_that_does_not_compare_one_by_one_is_told(loss_fn: Any, targets: Tensor, pairs: bool) -> None:
+    torch.manual_seed(0)
+    facts = loss_facts(loss_fn, 1.0, torch.randn(32, 3), targets)
+    assert (facts["pairing"] > 1e-3) == pairs

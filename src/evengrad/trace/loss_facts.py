@@ -97,7 +97,7 @@ def _constant(op: str, answers: Tensor, wanted: Tensor) -> Tensor | None:
 
 def _vary(values: Tensor) -> bool:
     """True if at least a quarter of the samples differ from the one before."""
-    return len(values) > 1 and bool((values != values.roll(1, 0)).flatten(1).any(1).double().mean() >= 0.25)
+    return len(values) > 1 and bool((values != values.roll(1, 0)).reshape(len(values), -1).any(1).double().mean() >= 0.25)
 
 
 def _toward(op: str, answers: Tensor, wanted: Tensor, slope: Tensor) -> float | None:

@@ -187,6 +187,19 @@ class Log(nn.Module):
         return (x + 3).log()
 
 
+@pytest.mark.parametrize("place", ["inputs", "targets"])
+def test_what_the_data_bring_later_is_no_fault_of_the_network(place: str) -> None:
+    x, y = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(64, 1)
+    (x if place == "inputs" else y)[40, 0] = float("nan")
+    order = [(x[i], y[i]) for i in torch.arange(64).split(16)]
+    found = eg.diagnose(
+        Experiment(lambda: nn.Linear(6, 1), lambda: iter(order), nn.MSELoss(), lambda m: torch.optim.SGD(m.parameters(), 0.01), epochs=1)
+    )
+    (finding,) = [f for f in found.findings if f.code == "NUM001"]
+    assert (finding.cause, finding.where) == ("data_nan", (place,))
+    assert found.causes == ("data_nan",)
+
+
 def test_the_first_bad_operation_of_a_run_is_named_by_running_its_step_again() -> None:
     x, y = points()
     x = x.clamp(-2, 2)

@@ -45,7 +45,7 @@ BRINGS: dict[str, frozenset[str]] = {  # cause -> symptoms that follow from it; 
     "over_clipped": _POOR | {"no_parameter_update"},
     "over_regularized": _POOR | _DEAD | {"train_eval_gap"},
     "lr_too_high": _POOR | _WILD | _DEAD | {"overfitting"},
-    "lr_too_low": _POOR | {"no_parameter_update"},
+    "lr_too_low": _POOR | {"no_parameter_update", "vanishing_gradient"},  # which training would have mended
     "no_grad_clip": _POOR | _WILD | _DEAD,
     "batch_too_small": _POOR | {"oscillating_loss", "loss_spike", "train_eval_gap"},
     "capacity_too_small": _POOR,

@@ -155,7 +155,7 @@ class _Scan:
         bad = step.first_bad_operation(rig.model)
         if bad is not None:
             message = f"first value that is not finite at step {rig.step:,}: {bad.message}"
-            self.found = (Event(step=rig.step, kind="bad_operation", message=message, where=bad.module),)
+            self.found = (Event(step=rig.step, kind="bad_operation", message=message, where=bad.where),)
 
     def after(self, rig: Rig, batch: Batch) -> None:
         pass

@@ -279,7 +279,7 @@ def loop_facts(experiment: Experiment) -> dict[str, Any]:
     facts: dict[str, Any] = {"standard": experiment.train_step is None, "epochs": experiment.epochs}
     data = experiment.data
     samples = len(data[0]) if isinstance(data, (tuple, list)) else len(data) if hasattr(data, "__len__") else None
-    if samples is not None:
+    if samples:
         size = min(experiment.batch_size, samples)
         facts |= {"samples": samples, "batch_size": size, "steps": experiment.epochs * math.ceil(samples / size)}
     return facts

@@ -13,6 +13,7 @@ from evengrad.rules.base import Examples, Rule, place
 from evengrad.types import Curve, Event, Evidence, Facts, Finding, Trace
 
 _ORDER = (("weight_abs_max", "weights"), ("out_abs_max", "output"), ("grad_out_abs_max", "gradient"), ("grad_abs_max", "weight gradient"))
+_DATA = ("inputs", "targets")  # where the first bad operation is none: the data bring it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ class NonFinite(Rule):
             signal="nonfinite_places", value=count, relation=">", threshold=self.max_nonfinite, unit="places", step=int(trace.steps[index])
         )
         found = self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(index, steps[-1] if steps else index))
-        yield replace(found, cause="data_nan") if inputs else found
+        in_data = inputs or (told is not None and told.where in _DATA)
+        yield replace(found, cause="data_nan") if in_data else found
 
     def value(self, trace: Trace) -> float:
         return float(self._count(trace, len(trace.steps) - 1) + _elsewhere(trace))
@@ -67,7 +69,7 @@ class NonFinite(Rule):
     def _first(self, trace: Trace, index: int, inputs: float, bad_loss: int | None) -> tuple[str, tuple[str, ...]]:
         told = _told(trace)
         if told is not None and not (inputs and told.step == 0):
-            return told.message, (told.where if told.where in {layer.name for layer in trace.layers} else "loss",)
+            return told.message, (told.where if told.where in {*_DATA, *(layer.name for layer in trace.layers)} else "loss",)
         at = f"at step {trace.steps[index]}"
         if inputs:
             share = f"{inputs:.1%} of the input values are NaN or infinite"
@@ -97,6 +99,7 @@ class NonFinite(Rule):
                 synthetic.chain(3, out_abs_max=1.0, facts=Facts(inputs={"nonfinite_fraction": 0.01})),
                 type(born)(run=born.run, layers=born.layers, columns=born.columns, curves={"loss": late}),
                 replace(born, events=(Event(step=0, kind="bad_operation", message="log in 2 made 1 of 64 values -inf"),)),
+                replace(born, events=(Event(step=0, kind="bad_operation", message="3 of 64 values of input are nan", where="inputs"),)),
             ),
             healthy=(
                 synthetic.chain(4, out_abs_max=3e38, grad_out_abs_max=1e-45),

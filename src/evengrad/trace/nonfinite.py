@@ -46,6 +46,13 @@ class BadOperation:
     from_infinite: bool = False
 
     @property
+    def where(self) -> str:
+        """The place as findings have it: `inputs`, `targets`, or what `module` says."""
+        if self.direction != "inputs":
+            return self.module
+        return "targets" if self.module.startswith("targets") else "inputs"
+
+    @property
     def message(self) -> str:
         """One sentence: the operation, the place, how much, from what."""
         sample = "" if self.sample is None else f" (first at sample {self.sample})"

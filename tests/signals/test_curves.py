@@ -1,4 +1,4 @@
-"""How far a loss came, whatever kind of loss it is; and the tests of ranks against curves without trend"""
+"""How far a loss came, whatever kind of loss it is; and tests by ranks against curves without trend."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import progress, smoothed
+from evengrad.signals.curves import mode_gap, progress, smoothed
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _LATE = 3  # evaluations at the end whose median counts
@@ -49,7 +49,7 @@ class GeneralizationFailure(Rule):
         if found is None or not np.isfinite(found.end) or not value < self.min_val_learnt or len(curve.values) < 2 * _LATE:
             return
         gained = (found.reference - float(smoothed(loss.values)[-1])) / abs(found.reference)
-        if gained < self.min_train_learnt or self._mode_is_at_fault(trace, found.reference) or self._above_chance(trace):
+        if gained < self.min_train_learnt or not found.sound or mode_gap(trace) > 0.25 * gained or self._above_chance(trace):
             return
         lowest, name, unit = float(np.nanmin(curve.values)), *self.signal
         evidence = Evidence(signal=name, value=value, relation="<", threshold=self.min_val_learnt, unit=unit, where="validation")
@@ -66,12 +66,8 @@ class GeneralizationFailure(Rule):
             return np.nan
         return float((found.reference - curve.values.min()) / abs(found.reference))
 
-    def _mode_is_at_fault(self, trace: Trace, reference: float) -> bool:
-        evaluated = trace.curves.get("eval_loss")
-        return evaluated is not None and len(evaluated.values) > 0 and not np.median(evaluated.values[-_LATE:]) < 0.9 * reference
-
     def _above_chance(self, trace: Trace) -> bool:
-        """True if validation answers are right more often than the commonest class's share allows by chance (500 samples are assumed)."""
+        """True if validation answers are right more often than the commonest class's share allows by chance (of 500 samples)."""
         curve, counts = trace.curves.get("val_accuracy"), (trace.facts.targets or {}).get("labels")
         if curve is None or not len(curve.values) or not counts:
             return False

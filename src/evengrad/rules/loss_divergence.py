@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import finite, seen_over
-from evengrad.signals.curves import noise, progress, smoothed
+from evengrad.signals.curves import Progress, noise, progress, smoothed
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
 _SHORT = 50  # steps
@@ -38,13 +38,14 @@ class LossDivergence(Rule):
     title: ClassVar[str] = "the loss diverges"
     causes: ClassVar[tuple[str, ...]] = (
         *("lr_too_high", "sign_error", "missing_zero_grad", "scheduler_bug", "no_warmup", "no_grad_clip"),
-        *("input_not_normalized", "target_not_scaled", "loss_reduction", "unstable_loss", "bad_init_large"),
+        *("input_not_normalized", "target_not_scaled", "loss_reduction", "unstable_loss", "wrong_loss", "bad_init_large"),
+        "over_regularized",
     )
     needs: ClassVar[tuple[str, ...]] = ("curves.loss",)
     signal: ClassVar[tuple[str, str]] = ("regained", "of the way down")
     helps: ClassVar[str] = "a rate ten times smaller, a warm-up, clipping by norm; gradients set to zero at each step"
     max_regained: float = 0.6
-    min_rise: float = 0.25
+    min_rise: float = 0.15
     max_growth: float = 2.0
     early_growth: float = 5.0
 
@@ -53,6 +54,9 @@ class LossDivergence(Rule):
         if found is None:
             return
         loss = trace.curves["loss"]
+        if not found.sound and found.end < found.start:
+            yield self._downwards(trace, found)
+            return
         seen = finite(loss.values)
         end = float(seen[-max(3, len(seen) // 20) :].mean())
         high, scale = max(found.start, found.reference), abs(found.reference)
@@ -73,6 +77,18 @@ class LossDivergence(Rule):
         else:
             return
         yield seen_over(self, trace, "error", message, evidence, first=step, at=step)
+
+    def _downwards(self, trace: Trace, found: Progress) -> Finding:
+        """A loss that falls where it means nothing: below zero, or away from the targets."""
+        kind, pull = (trace.facts.loss or {}).get("op", "loss"), (trace.facts.loss or {}).get("toward_targets", 1.0)
+        if pull < 0:
+            evidence = Evidence(signal="toward_targets", value=pull, relation="<", threshold=-0.5, where="loss")
+            message = f"the loss falls to {found.end:.3g}, and less of it takes answers away from their targets (agreement {pull:.2g})"
+        else:
+            evidence = Evidence(signal="loss", value=found.best, relation="<", threshold=0.0, where="loss")
+            message = f"the loss falls to {found.best:.3g}, where {kind} of right inputs never falls below 0: it has no lowest point"
+        cause = None if pull < 0 else "wrong_loss"
+        return seen_over(self, trace, "error", message, evidence, first=int(trace.curves["loss"].steps[0]), cause=cause)
 
     def value(self, trace: Trace) -> float:
         found = progress(trace)

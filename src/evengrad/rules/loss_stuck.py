@@ -25,6 +25,7 @@ class LossStuck(Rule):
 
     Attributes:
         min_learnt: Smallest healthy share of the constant answer's loss that is gone by the end, in [0, 1].
+        slow_pace: Share of the gain in the last half from which on it is slow.
         min_steps: Losses after the warm-up before it is judged.
 
     Reference: Karpathy 2019, A recipe for training neural networks; Zhang et al. 2021, AUTOTRAINER.
@@ -34,9 +35,17 @@ class LossStuck(Rule):
     symptom: ClassVar[str | None] = "loss_stuck"
     title: ClassVar[str] = "the loss is stuck from the start"
     causes: ClassVar[tuple[str, ...]] = (
-        *("sign_error", "scheduler_bug", "frozen_params", "low_precision", "over_clipped", "over_regularized"),
+        *("sign_error", "missing_zero_grad", "scheduler_bug", "frozen_params", "low_precision", "over_clipped", "over_regularized"),
         *("redundant_output_activation", "wrong_output_activation", "wrong_loss", "lr_too_low", "lr_too_high", "labels_corrupt"),
-        *("bad_hidden_activation", "constant_init", "bad_init_small", "bad_init_large", "input_not_normalized", "capacity_too_small"),
+        *(
+            "bad_hidden_activation",
+            "constant_init",
+            "bad_init_small",
+            "bad_init_large",
+            "input_not_normalized",
+            "capacity_too_small",
+            *("batch_too_small", "target_not_scaled"),
+        ),
     )
     needs: ClassVar[tuple[str, ...]] = ("curves.loss",)
     signal: ClassVar[tuple[str, str]] = ("learnt", "of the loss")
@@ -44,11 +53,18 @@ class LossStuck(Rule):
         "train on one batch until its loss is zero: if that fails, look at the head, the initialiser and the rate; if not, at the labels"
     )
     min_learnt: float = 0.05
+    slow_pace: float = 0.25
     min_steps: int = 50
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         loss, found = trace.curves["loss"], progress(trace)
-        if found is None or not np.isfinite(found.end) or not self._judged(loss, trace) or (falls_on(trace) or 0.0) >= 0.25:
+        if (
+            found is None
+            or not found.sound
+            or not np.isfinite(found.end)
+            or not self._judged(loss, trace)
+            or (falls_on(trace) or 0.0) >= 0.25
+        ):
             return
         late = smoothed(loss.values)[-5:].mean()
         learnt = (found.reference - late) / abs(found.reference) if found.reference else 0.0
@@ -68,6 +84,9 @@ class LossStuck(Rule):
 
     def _judged(self, loss: Curve, trace: Trace) -> bool:
         return int((loss.steps >= warmed_up_at(trace)).sum()) >= self.min_steps
+
+    def _slow(self, trace: Trace) -> bool:
+        return (falls_on(trace) or 0.0) >= self.slow_pace
 
     def _once_learnt(self, found: Progress, loss: Curve) -> bool:
         """True if the loss was once clearly below: what was learnt and lost is divergence."""

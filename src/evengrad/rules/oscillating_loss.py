@@ -50,7 +50,7 @@ class OscillatingLoss(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
-        if found is None or not np.isfinite(loss.values).all() or not found.reference or len(loss.values) < _PARTS:
+        if found is None or not found.sound or not np.isfinite(loss.values).all() or not found.reference or len(loss.values) < _PARTS:
             return
         scale, begin = abs(found.reference), int(loss.steps[len(loss.steps) // 4])
         swings, jump = self._swings(loss.values, scale), noise(loss.values[len(loss.values) // 4 :]) / scale

@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import progress, smoothed
+from evengrad.signals.curves import mode_gap, progress, smoothed
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _LATE = 3  # evaluations at the end whose median counts
@@ -49,6 +49,8 @@ class Overfitting(Rule):
         values, steps = trace.curves["val_loss"].values, trace.curves["val_loss"].steps
         if found is None or not np.isfinite(rise) or len(values) < self.min_evaluations or rise <= self.max_rise:
             return
+        if mode_gap(trace) > self.max_rise:
+            return  # evaluation mode is at fault (GEN003, NRM003)
         end, lowest = float(np.median(values[-_LATE:])), float(np.nanmin(values))
         at, train = int(np.nanargmin(values)), float(smoothed(trace.curves["loss"].values)[-1])
         if end < self.max_growth * lowest or train > 0.5 * end or at > len(values) - _LATE - 1:

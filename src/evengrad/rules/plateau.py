@@ -52,7 +52,13 @@ class Plateau(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
-        if found is None or not np.isfinite(loss.values).all() or seen_share(trace) < 0.5 or len(loss.values) < self.min_steps:
+        if (
+            found is None
+            or not found.sound
+            or not np.isfinite(loss.values).all()
+            or seen_share(trace) < 0.5
+            or len(loss.values) < self.min_steps
+        ):
             return
         scale, means = abs(found.reference), smoothed(loss.values)
         flat = _flat_end(means, max(self.band * scale, 5 * noise(loss.values) / np.sqrt(len(loss.values) / len(means)))) / len(means)

@@ -37,7 +37,7 @@ class SlowConvergence(Rule):
     symptom: ClassVar[str | None] = "slow_convergence"
     title: ClassVar[str] = "the loss falls too slowly"
     causes: ClassVar[tuple[str, ...]] = (
-        *("lr_too_low", "undertrained", "over_regularized", "over_clipped", "labels_corrupt", "low_precision"),
+        *("lr_too_low", "undertrained", "over_regularized", "over_clipped", "labels_corrupt", "low_precision", "batch_too_small"),
         *("redundant_output_activation", "bad_init_small", "bad_init_large", "bad_hidden_activation", "input_not_normalized"),
     )
     needs: ClassVar[tuple[str, ...]] = ("curves.loss",)
@@ -51,7 +51,7 @@ class SlowConvergence(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
-        if found is None or found.thrives or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
+        if found is None or found.thrives or not found.sound or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
             return
         pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
         first, last = f"{found.start:.3g}", f"{found.end:.3g} in {len(loss.values):,} steps"

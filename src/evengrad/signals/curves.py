@@ -12,6 +12,8 @@ from evengrad.types import Series, Trace
 
 MIN_STEPS = 10  # fewer losses are no curve
 _PARTS = 20
+_FEW = 16  # targets whose spread says little of all of them
+_NOT_NEGATIVE = {"cross_entropy", "nll", "bce", "bce_with_logits", "mse", "l1", "smooth_l1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Progress:
         learnt: Share of the reference that is gone at the end: 0 has learnt nothing, 1 everything; negative is worse than at first.
         regained: Share of the way from the reference down to the best that the loss has come back by the end.
         learnable: Share of the reference that near inputs with like targets explain, 1 where that is not known: noise cannot be learnt.
+        sound: False if less loss is no better answer: it pulls away from the targets, or is below zero where its kind cannot be.
     """
 
     start: float
@@ -35,11 +38,12 @@ class Progress:
     learnt: float
     regained: float = 0.0
     learnable: float = 1.0
+    sound: bool = True
 
     @property
     def thrives(self) -> bool:
         """True if half of what can be learnt is, and it has not come back: what is odd about the network does it no harm."""
-        return bool(self.learnt >= 0.5 * max(self.learnable, 0.4) and self.regained <= 0.25)
+        return bool(self.sound and self.learnt >= 0.5 * max(self.learnable, 0.4) and self.regained <= 0.25)
 
 
 def progress(trace: Trace) -> Progress | None:
@@ -63,8 +67,16 @@ def progress(trace: Trace) -> Progress | None:
     reference = start if constant is None else constant
     learnt = (reference - end) / abs(reference) if reference else float(np.sign(start - end))
     regained = (end - best) / (reference - best) if reference > best else 0.0 if end <= best else np.inf
-    able = learnable(trace)
-    return Progress(start=start, best=best, end=end, reference=reference, learnt=learnt, regained=regained, learnable=able)
+    return Progress(
+        start=start,
+        best=best,
+        end=end,
+        reference=reference,
+        learnt=learnt,
+        regained=regained,
+        learnable=learnable(trace),
+        sound=_sound(trace, best, abs(reference)),
+    )
 
 
 def thrives(trace: Trace) -> bool:
@@ -77,18 +89,21 @@ def baseline(trace: Trace) -> float | None:
     """Returns the loss of the best constant answer, or None where it is not known or not positive.
 
     The facts have it from the first batch. Where plain targets of more samples were counted, those say it better: the variance of 32
-    numbers is off by a quarter.
+    numbers is off by a quarter, and two labels say nothing.
     """
     facts, targets = trace.facts.loss or {}, trace.facts.targets or {}
-    found = facts.get("baseline")
-    if found is None or not math.isfinite(found) or found <= 0:
-        return None
-    op, counted = facts.get("op"), None
-    if op == "cross_entropy" and len(targets.get("shape", (0, 0))) == 1 and targets.get("labels"):
+    found, shape = float(facts.get("baseline") or 0.0), targets.get("shape") or (0, 0)
+    known = math.isfinite(found) and found > 0
+    op, counted = facts.get("op"), 0.0
+    classes = op == "cross_entropy" or (op in {"bce", "bce_with_logits"} and set(targets.get("labels") or ()) == {"0", "1"})
+    if classes and len(shape) == 1 and targets.get("labels"):
         counted = entropy(list(targets["labels"].values()))
-    elif op == "mse" and math.prod(targets.get("shape", (0, 0))[1:]) == 1:
+    elif op == "mse" and math.prod(shape[1:]) == 1:
         counted = float(targets.get("std", 0.0)) ** 2
-    return counted if counted and 0.5 < counted / found < 2 else float(found)
+    is_mean = abs((facts.get("batch_growth") or 1.0) - 1.0) < 0.05
+    if counted > 0 and is_mean and (not known or shape[0] < _FEW or 0.5 < counted / found < 2):
+        return counted
+    return found if known else None
 
 
 def entropy(counts: Sequence[float]) -> float:
@@ -118,6 +133,25 @@ def learnable(trace: Trace) -> float:
     wrong = most * (1.0 - math.sqrt(max(0.0, 1.0 - (1.0 - agreement) / most)))
     floor = sum(-p * math.log(p) for p in (wrong, 1.0 - wrong) if p > 0) + wrong * math.log(classes - 1)
     return float(np.clip(1.0 - floor / constant, 0.0, 1.0))
+
+
+def _sound(trace: Trace, best: float, scale: float) -> bool:
+    facts = trace.facts.loss or {}
+    impossible = facts.get("op") in _NOT_NEGATIVE and best < -1e-3 * scale
+    return not impossible and facts.get("toward_targets", 1.0) >= -0.5
+
+
+def mode_gap(trace: Trace, late: int = 3) -> float:
+    """Returns how much more the same batch and weights lose in evaluation than in training mode, as a share of the loss to beat.
+
+    The median of the last evaluations; NaN where there are none.
+    """
+    loss, evaluated, found = trace.curves.get("loss"), trace.curves.get("eval_loss"), progress(trace)
+    if loss is None or evaluated is None or found is None or not found.reference:
+        return math.nan
+    _, mine, theirs = np.intersect1d(loss.steps, evaluated.steps, return_indices=True)
+    gaps = (evaluated.values[theirs] - loss.values[mine])[-late:] / abs(found.reference)
+    return float(np.median(gaps)) if len(gaps) and np.isfinite(gaps).all() else math.nan
 
 
 def _start(values: Series) -> float:

@@ -132,6 +132,24 @@ def _inputs_odd(trace: Trace, at: int | None) -> bool:
     return bool(facts.get("feature_std_max", 1.0) > 30 or mean > 30 or (std > 0 and mean > 3 * std))
 
 
+def _frozen(trace: Trace, at: int | None) -> bool:
+    """True if no layer has moved at any step though gradients came, or the optimizer holds another model's parameters."""
+    moved, grads = trace.column("update_norm"), trace.column("grad_norm")
+    still = np.isfinite(moved).any() and not np.nanmax(moved) > 0 and np.isfinite(grads).any() and np.nanmax(grads) > 0
+    rate = (trace.facts.optimizer or {}).get("lr")
+    return bool(((trace.facts.optimizer or {}).get("foreign") or 0) > 0 or (still and rate != 0))
+
+
+def _few_to_normalise(trace: Trace, at: int | None) -> bool:
+    """True if batch norms take their statistics over one or two samples."""
+    norms = (trace.facts.modules or {}).get("norms", ())
+    return trace.run.samples <= 2 and any("BatchNorm" in str(norm.get("kind")) for norm in norms)
+
+
+def _summed(trace: Trace, at: int | None) -> bool:
+    return ((trace.facts.loss or {}).get("batch_growth") or 1.0) > 1.5
+
+
 def _unrelated(trace: Trace, at: int | None) -> bool:
     """True if near inputs have no more like targets than chance gives, though the network takes healthy steps.
 
@@ -154,6 +172,7 @@ def _median(trace: Trace, name: str, empty: float = 1.0) -> float:
 
 _EVIDENCE: dict[str, Callable[[Trace, int | None], bool]] = {
     "sign_error": _uphill,
+    "frozen_params": _frozen,
     "missing_zero_grad": _piles_up,
     "scheduler_bug": _stopped,
     "low_precision": _rounded_away,
@@ -162,6 +181,8 @@ _EVIDENCE: dict[str, Callable[[Trace, int | None], bool]] = {
     "redundant_output_activation": _softmax_twice,
     "target_not_scaled": _targets_odd,
     "input_not_normalized": _inputs_odd,
+    "loss_reduction": _summed,
+    "batch_too_small": _few_to_normalise,
     "lr_too_low": rate_too_low,
     "lr_too_high": rate_too_high,
     "labels_corrupt": _unrelated,

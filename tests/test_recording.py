@@ -128,7 +128,7 @@ def test_rate_and_accuracy_and_evaluation_have_curves() -> None:
     assert (rates.values[0], rates.values[15]) == (0.1, 0.05)
     evaluated = trace.curves["eval_loss"]
     np.testing.assert_allclose(evaluated.values, losses.values[evaluated.steps], rtol=1e-5)  # no dropout, no batch norm: the same number
-    assert 14 <= len(evaluated.steps) <= 20
+    assert 12 <= len(evaluated.steps) <= 16
     assert trace.curves["val_accuracy"].values[-1] > 0.65
     assert trace.curves["accuracy"].values[-1] > 0.65
     assert "val_loss" not in trace_of().curves
@@ -137,7 +137,7 @@ def test_rate_and_accuracy_and_evaluation_have_curves() -> None:
 def test_dropout_parts_training_from_evaluation() -> None:
     trace = trace_of(model=lambda: network(dropout=0.8), epochs=10)
     evaluated = trace.curves["eval_loss"]
-    assert np.mean(evaluated.values[8:]) < np.mean(trace.curves["loss"].values[evaluated.steps[8:]])
+    assert np.mean(evaluated.values[6:]) < np.mean(trace.curves["loss"].values[evaluated.steps[6:]])
 
 
 def test_modes_are_told_as_the_users_step_leaves_them() -> None:
@@ -163,7 +163,7 @@ def test_targets_are_counted_over_more_than_a_batch_and_compared_with_their_neig
     told = trace_of().facts.targets or {}
     assert told["samples"] == 1024
     assert sum(told["labels"].values()) == 1024
-    assert told["neighbour_agreement"] > 0.8
+    assert told["neighbour_agreement"] > 0.7
     shuffled = trace_of(data=(X, Y[torch.randperm(256, generator=torch.Generator().manual_seed(1))]), epochs=1).facts.targets or {}
     assert abs(shuffled["neighbour_agreement"] - shuffled["neighbour_chance"]) < 4 * shuffled["neighbour_error"]
 

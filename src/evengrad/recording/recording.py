@@ -30,7 +30,7 @@ class Recording:
     Args:
         name: What the run is called.
         dense: Number of steps at the beginning that are all measured.
-        growth: From there, each measured step is this many times as late as the one before.
+        growth: From there, each measured step is this many times as late as the one before; None fits it to the planned steps.
         loop: What is known of the training, for `Facts.loop`; its `steps` space the evaluations. None leaves evaluations out.
         validation: Epoch number -> batches of validation data, or None.
     """
@@ -40,11 +40,12 @@ class Recording:
         *,
         name: str = "",
         dense: int = 8,
-        growth: float = 1.2,
+        growth: float | None = None,
         loop: dict[str, Any] | None = None,
         validation: Callable[[int], Iterator[Batch]] | None = None,
     ) -> None:
-        self._name, self._dense, self._growth = name, dense, growth
+        self._name, self._dense = name, dense
+        self._growth = growth or _growth(dense, (loop or {}).get("steps"))
         self._loop = loop
         self._checkpoints = None if loop is None else Checkpoints(loop.get("steps"), validation)
         self._next = 0
@@ -105,7 +106,7 @@ class Recording:
         self._plan_next(rig.step - 1)
 
     def _plan_next(self, step: int) -> None:
-        """Every step at first, then ever wider: 26 of the first 240, 34 of the first 1,000."""
+        """Every step at first, then ever wider."""
         self._next = step + 1 if step < self._dense else max(step + 1, int(step * self._growth))
 
     def trace(self, losses: Series, *, seconds: float = 0.0) -> Trace:
@@ -136,3 +137,10 @@ class Recording:
         accumulated = self._accumulation.value
         seen = {} if accumulated is None else {"accumulated": accumulated}
         return replace(facts, targets=targets, loop=(self._loop or {}) | seen)
+
+
+def _growth(dense: int, steps: int | None) -> float:
+    """What spaces 18 and a hundredth of the planned steps out to the last: a look costs up to ten steps of a small network."""
+    if steps is None or steps <= dense:
+        return 1.2
+    return float((steps / dense) ** (1 / (18 + steps // 100 - dense)))

@@ -261,14 +261,19 @@ class Recorder:
     ) -> None:
         if not self.wants(WEIGHT + GRAD):
             return
-        for row, layer in enumerate(structure.layers):
-            weight = parameters[layer.weight]
-            if self.wants(WEIGHT):
-                put(WEIGHT[:4], row, stats.tensor_stats([weight])[0])
-                if weight.dim() > 1 and layer.depth is not None:
-                    put(WEIGHT[4:], row, stats.distinct_units(weight.detach(), structure.unit_axes[row]))
-            if self.wants(GRAD) and layer.weight in gradients:
-                put(GRAD, row, stats.tensor_stats([gradients[layer.weight]])[0])
+        weights = [parameters[layer.weight] for layer in structure.layers]
+        if self.wants(WEIGHT):
+            for row, found in enumerate(stats.tensor_stats(weights)):
+                put(WEIGHT[:4], row, found)
+        if self.wants(WEIGHT[4:]):
+            rows = [i for i, layer in enumerate(structure.layers) if weights[i].dim() > 1 and layer.depth is not None]
+            shares = stats.distinct_units_of([(weights[i].detach(), structure.unit_axes[i]) for i in rows])
+            for row, share in zip(rows, shares, strict=True):
+                put(WEIGHT[4:], row, share)
+        if self.wants(GRAD):
+            rows = [i for i, layer in enumerate(structure.layers) if layer.weight in gradients]
+            for row, found in zip(rows, stats.tensor_stats([gradients[structure.layers[i].weight] for i in rows]), strict=True):
+                put(GRAD, row, found)
 
 
 def stored(value: float, name: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ SATURATION = {"sigmoid": 4.357, "tanh": 2.178, "softsign": 3.472, "hardtanh": 1.
 """|input| beyond which |phi'| is under 5% of its maximum, for activations that are flat on both sides."""
 CUT_OFF = {"relu", "relu6"}
 """Activations whose output is exactly zero for every input that is not positive."""
+_SMALL = 65_536  # elements up to which tensors are copied side by side
 
 
 def by_sample(tensor: Tensor, samples: int) -> Tensor:
@@ -28,7 +29,7 @@ def by_sample(tensor: Tensor, samples: int) -> Tensor:
 def output_stats(z: Tensor, samples: int) -> Tensor:
     """Returns (4,): mean, RMS, largest magnitude and spread across samples of a layer's output."""
     flat = by_sample(_wide(z), samples)  # (samples, units * positions)
-    largest = _largest(flat)
+    largest = _largest(flat.reshape(-1))
     unit = _safe(largest)
     scaled = flat / unit
     apart = scaled - scaled[0]  # exactly zero where all samples are equal, whatever the mean rounds to
@@ -40,7 +41,7 @@ def output_stats(z: Tensor, samples: int) -> Tensor:
 def sample_norms(g: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """Returns the L2 norm of each sample's gradient (samples,) and the largest magnitude ()."""
     flat = by_sample(_wide(g), samples)
-    largest = _largest(flat)
+    largest = _largest(flat.reshape(-1))
     unit = _safe(largest)
     return torch.linalg.vector_norm(flat / unit, dim=1) * unit, largest
 
@@ -64,27 +65,49 @@ def distinct_units(weight: Tensor, axis: int) -> Tensor:
     Units are told apart by their product with a fixed vector. Products of many wide units lie close together, so what counts as
     equal is what rounding leaves: it falls with the square root of the number of weights, like the products themselves.
     """
-    rows = weight.float().movedim(axis, 0).flatten(1)
-    probe = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=torch.float32).mul_(12.9898).sin_()  # no generator is touched
-    hashed = (rows @ (probe / torch.linalg.vector_norm(probe))).sort().values
-    scale = torch.linalg.vector_norm(rows, dim=1).amax().clamp_min(TINY)
-    distinct = (hashed.diff() > 1e-6 * scale / rows.shape[1] ** 0.5).sum() + 1
-    share: Tensor = distinct / rows.shape[0] + 0 * scale  # 0 * inf is NaN
+    return _distinct(weight.float().movedim(axis, 0).flatten(1)[None])[0]
+
+
+def distinct_units_of(weights: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
+    """Returns `distinct_units` of each weight and its axis of units."""
+    return _grouped([w.float().movedim(axis, 0).flatten(1) for w, axis in weights], _distinct)
+
+
+def _distinct(rows: Tensor) -> Tensor:
+    """Shares (k,) of k weights (k, units, inputs)."""
+    probe = torch.arange(1, rows.shape[2] + 1, device=rows.device, dtype=torch.float32).mul_(12.9898).sin_()  # no generator is touched
+    hashed = (rows @ (probe / torch.linalg.vector_norm(probe))).sort(1).values
+    scale = torch.linalg.vector_norm(rows, dim=2).amax(1).clamp_min(TINY)
+    distinct = (hashed.diff(dim=1) > 1e-6 * scale[:, None] / rows.shape[2] ** 0.5).sum(1) + 1
+    share: Tensor = distinct / rows.shape[1] + 0 * scale  # 0 * inf is NaN
     return share
 
 
 def tensor_stats(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Returns for each tensor (4,): L2 norm, mean, mean magnitude and largest magnitude."""
-    return [_tensor_stats(t) for t in tensors]
+    return _grouped([_wide(t.detach()).reshape(-1) for t in tensors], _tensor_stats)
 
 
-def _tensor_stats(tensor: Tensor) -> Tensor:
-    flat = _wide(tensor.detach()).reshape(-1)
+def _tensor_stats(flat: Tensor) -> Tensor:
+    """Statistics (k, 4) of k tensors (k, elements)."""
     largest = _largest(flat)
     unit = _safe(largest)
-    scaled = flat / unit
-    norm, mean, size = torch.linalg.vector_norm(scaled), scaled.mean(), scaled.abs().mean()
-    return torch.stack((norm, mean, size, largest / unit)) * unit
+    scaled = flat / unit[:, None]
+    norm, mean, size = torch.linalg.vector_norm(scaled, dim=1), scaled.mean(1), scaled.abs().mean(1)
+    return torch.stack((norm, mean, size, largest / unit), 1) * unit[:, None]
+
+
+def _grouped(tensors: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Applies a function of (k, ...) to tensors, small ones of one shape together: a deep network has many, and each call has its price."""
+    groups: dict[object, list[int]] = {}
+    for i, t in enumerate(tensors):
+        groups.setdefault((t.shape, t.dtype, t.device) if t.numel() <= _SMALL else i, []).append(i)
+    found: list[Tensor] = list(tensors)
+    for indices in groups.values():
+        stacked = torch.stack([tensors[i] for i in indices]) if len(indices) > 1 else tensors[indices[0]][None]
+        for i, result in zip(indices, function(stacked), strict=True):
+            found[i] = result
+    return found
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -95,8 +118,8 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _largest(flat: Tensor) -> Tensor:
-    """The largest magnitude; infinite if any element is NaN or infinite, so that NaN in a trace always means unseen."""
-    largest: Tensor = flat.abs().amax()  # vector_norm(ord=inf) is twenty times slower on a CPU
+    """The largest magnitude along the last axis; infinite if any element is NaN or infinite, so that NaN in a trace always means unseen."""
+    largest: Tensor = flat.abs().amax(-1)  # vector_norm(ord=inf) is twenty times slower on a CPU
     return largest.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 

@@ -33,13 +33,14 @@ BRINGS: dict[str, frozenset[str]] = {  # cause -> symptoms that follow from it; 
     "bad_init_small": _POOR | _DEAD,
     "selu_conditions": _POOR | _WILD | _DEAD,
     "missing_activation": _POOR,
-    "bad_hidden_activation": _POOR | _DEAD,
     "too_narrow_relu": _POOR | _DEAD,
+    "bad_hidden_activation": _POOR | _DEAD,
     "init_activation_mismatch": _POOR | _WILD | _DEAD,
     "missing_normalization_layer": _POOR | _WILD | _DEAD,
     "too_deep_no_skip": _POOR | _WILD | _DEAD,
     "long_memory": _POOR | {"vanishing_gradient", "exploding_gradient"},
     "attention_logits": _POOR | _WILD | _DEAD,
+    "batch_too_small": _POOR | {"oscillating_loss", "loss_spike", "train_eval_gap"},
     "scheduler_bug": _POOR | _WILD | _DEAD | {"no_parameter_update"},
     "no_warmup": _POOR | _WILD | _DEAD,
     "over_clipped": _POOR | {"no_parameter_update"},
@@ -47,7 +48,6 @@ BRINGS: dict[str, frozenset[str]] = {  # cause -> symptoms that follow from it; 
     "lr_too_high": _POOR | _WILD | _DEAD | {"overfitting"},
     "lr_too_low": _POOR | {"no_parameter_update", "vanishing_gradient"},  # which training would have mended
     "no_grad_clip": _POOR | _WILD | _DEAD,
-    "batch_too_small": _POOR | {"oscillating_loss", "loss_spike", "train_eval_gap"},
     "capacity_too_small": _POOR,
     "undertrained": _POOR,
 }

@@ -33,6 +33,7 @@ class Initialize(Remedy):
         "dead_relu",
         "saturated_activation",
         "identical_units",
+        "huge_initial_loss",
         "nan_or_inf",
         "INI001",
         "INI003",

@@ -42,6 +42,7 @@ class StandardizeInput(Remedy):
         "dead_relu",
         "saturated_activation",
         "nan_or_inf",
+        "huge_initial_loss",
         "DAT001",
     )
     change: ClassVar[int] = base.INPUTS

@@ -275,3 +275,4 @@ def test_loss_that_does_not_compare_one_by_one_is_told(loss_fn: Any, targets: Te
 
 def test_answers_that_are_all_alike_do_not_tell_whose_targets_they_get() -> None:
     assert "pairing" not in loss_facts(nn.MSELoss(), 1.0, 1 + 1e-4 * torch.randn(32, 3), torch.randn(32, 3))
+    assert "pairing" not in loss_facts(nn.CrossEntropyLoss(), 1.0, 1e-12 * torch.randn(32, 3), torch.arange(32) % 3)

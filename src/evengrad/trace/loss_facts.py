@@ -22,6 +22,7 @@ _OPS = {  # a torch function that a loss ends in -> the kind of loss
     "smooth_l1_loss": "smooth_l1",
     "huber_loss": "smooth_l1",
 }
+_SENSITIVE = 1e-3  # relative change of the loss if all answers become their mean: less tells nothing of what they are compared with
 _QUIET = {"requires_grad", "shape", "dtype", "device", "grad_fn", "size", "dim", "__get__", "is_floating_point"}
 
 
@@ -50,9 +51,10 @@ def _probed(loss_fn: Loss, answers: Tensor, wanted: Tensor) -> dict[str, Any]:
         constant = _constant(op, answers, wanted)
         baseline = None if constant is None else float(loss_fn(constant, wanted))
         others = float(loss_fn(answers, wanted.roll(1, 0))) if wanted.dim() else math.nan
+        alike = float(loss_fn(answers.mean(0, keepdim=True).expand_as(answers).contiguous(), wanted))
     once = float(loss.detach())
     facts: dict[str, Any] = {"op": op, "operations": seen.names}
-    if once and math.isfinite(others) and _vary(answers) and _vary(wanted):
+    if once and math.isfinite(others) and math.isfinite(alike) and abs(alike - once) > _SENSITIVE * abs(once) and _vary(wanted):
         facts["pairing"] = abs(others - once) / abs(once)
     if math.isfinite(once) and once and math.isfinite(twice):
         facts["batch_growth"] = twice / once
@@ -96,7 +98,7 @@ def _constant(op: str, answers: Tensor, wanted: Tensor) -> Tensor | None:
 
 
 def _vary(values: Tensor) -> bool:
-    """True if samples differ by more than a hundredth of their size: of answers that are all alike, none has its own target."""
+    """True if samples differ by more than a hundredth of their size: of targets that are all alike, each answer has its own."""
     rows = values.reshape(len(values), -1).double()
     return bool((rows - rows.mean(0)).norm() > 0.01 * rows.norm()) if len(rows) > 1 else False
 

@@ -13,7 +13,7 @@ from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names
 from evengrad.signals.curves import progress
 from evengrad.signals.scale import matching_rms, weight_rms
-from evengrad.types import Evidence, Facts, Finding, Trace
+from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
 _MOVING = {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "gelu_tanh", "silu", "mish", "hardswish", "tanh"}
 
@@ -80,7 +80,7 @@ class TooDeep(Rule):
         stuck, learning = np.full(200, 2.3), 2.3 * np.exp(-np.arange(200) / 40)
         he, facts = 64 * np.sqrt(2 / 64), Facts(loss={"baseline": 2.3})
 
-        def net(depth: int, loss: object, norm: float = he, **layer: object) -> Trace:
+        def net(depth: int, loss: Series, norm: float = he, **layer: object) -> Trace:
             return synthetic.run(synthetic.chain(depth, layer={"activation": "relu", **layer}, facts=facts, weight_norm=norm), loss=loss)
 
         return Examples(

@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import Progress, falls_on, noise, progress, smoothed
+from evengrad.signals.curves import Progress, falls_on, noise, progress, seen_share, smoothed
 from evengrad.signals.steps import warmed_up_at
 from evengrad.types import Curve, Evidence, Facts, Finding, Trace
 
@@ -26,7 +26,7 @@ class LossStuck(Rule):
     Attributes:
         min_learnt: Smallest healthy share of the constant answer's loss that is gone by the end, in [0, 1].
         slow_pace: Share of the gain in the last half from which on it is slow.
-        min_steps: Losses after the warm-up before it is judged.
+        min_steps: Losses after the warm-up before it is judged; and three tenths of the planned steps must be over.
 
     Reference: Karpathy 2019, A recipe for training neural networks; Zhang et al. 2021, AUTOTRAINER.
     """
@@ -83,7 +83,7 @@ class LossStuck(Rule):
         return float(np.nan_to_num(found.learnt, posinf=1e9, neginf=-1e9)) if found is not None else np.nan
 
     def _judged(self, loss: Curve, trace: Trace) -> bool:
-        return int((loss.steps >= warmed_up_at(trace)).sum()) >= self.min_steps
+        return seen_share(trace) >= 0.3 and int((loss.steps >= warmed_up_at(trace)).sum()) >= self.min_steps
 
     def _slow(self, trace: Trace) -> bool:
         return (falls_on(trace) or 0.0) >= self.slow_pace

@@ -10,6 +10,13 @@ from evengrad.rules.base import Rule
 from evengrad.signals.why import cause_of
 from evengrad.types import Evidence, Finding, Series, Trace
 
+_PLACES = {  # where a cause is, beside the loss that shows it
+    **dict.fromkeys(("lr_too_high", "lr_too_low", "scheduler_bug", "over_regularized", "frozen_params", "low_precision"), "optimizer"),
+    **dict.fromkeys(("missing_zero_grad", "over_clipped", "batch_too_small", "undertrained"), "loop"),
+    **dict.fromkeys(("labels_corrupt", "target_not_scaled"), "targets"),
+    "input_not_normalized": "inputs",
+}
+
 
 def seen_over(
     rule: Rule,
@@ -41,7 +48,9 @@ def seen_over(
     end = int(trace.curves["loss"].steps[-1]) if last is None else last
     found = rule.finding(trace, severity, message, evidence=(evidence,), where=where, at=(0, 0))
     begin = max(first, int(trace.steps[0]))
-    return replace(found, steps=(begin, max(begin, end)), cause=cause or cause_of(trace, rule.causes, at))
+    named = cause or cause_of(trace, rule.causes, at)
+    there = (_PLACES[named],) if named in _PLACES else ()
+    return replace(found, steps=(begin, max(begin, end)), cause=named, where=tuple(dict.fromkeys((*there, *where))))
 
 
 def finite(values: Series) -> Series:

@@ -54,6 +54,7 @@ class SlowConvergence(Rule):
         if found is None or found.thrives or not found.sound or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
             return
         pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
+        ends = seen_share(trace) >= 0.9 and bool((trace.facts.loop or {}).get("steps"))
         first, last = f"{found.start:.3g}", f"{found.end:.3g} in {len(loss.values):,} steps"
         if pace is not None and pace >= self.min_pace and seen_share(trace) >= 0.5:
             name, unit = self.signal
@@ -70,7 +71,8 @@ class SlowConvergence(Rule):
         else:
             return
         cause = cause_of(trace, self.causes) or ("undertrained" if self._short(trace, found) else None)
-        yield seen_over(self, trace, "warning", message, evidence, first=begin, where=("loss", "optimizer", "loop"), cause=cause)
+        severity = "warning" if ends or moves is not None else "note"  # else more steps are to come, for all that is known
+        yield seen_over(self, trace, severity, message, evidence, first=begin, cause=cause)
 
     def value(self, trace: Trace) -> float:
         return np.nan if "loss" not in trace.curves else falls_on(trace) or 0.0

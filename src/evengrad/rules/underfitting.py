@@ -41,11 +41,11 @@ class Underfitting(Rule):
     helps: ClassVar[str] = "wider layers: at least as many units as there are classes, 16 or more for points in a plane; a hidden layer"
     max_width: int = 3
     max_learnt: float = 0.7
-    min_flat_change: float = 0.05
+    min_flat_change: float = 0.15
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, width, ratio = progress(trace), self.value(trace), usual_ratio(trace)
-        if found is None or not width <= self.max_width or not np.isfinite(found.end) or found.learnable >= 1 or seen_share(trace) < 0.3:
+        if found is None or not width <= self.max_width or not np.isfinite(found.end) or found.learnable >= 1 or seen_share(trace) < 0.5:
             return
         if (trace.facts.targets or {}).get("shape") == (trace.facts.inputs or {}).get("shape"):
             return  # an autoencoder is narrow on purpose

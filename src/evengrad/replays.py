@@ -41,6 +41,10 @@ class Replays:
     def tried(self, findings: Sequence[Finding], changes: Sequence[Change]) -> list[Intervention]:
         """Returns an intervention for each change that was tried for each of these findings."""
         found: list[Intervention] = []
+        beyond = [f for f in findings if not self._of_curve(f) and f.steps[0] >= _LONGEST]
+        if beyond:
+            self.skipped["causes of late faults"] = f"training again up to step {min(f.steps[0] for f in beyond):,} would take too long"
+        findings = [f for f in findings if f not in beyond]
         for change in changes:
             restored = {i.code for i in found if i.restored}
             open_ = [f for f in findings if f in change.findings and f.code not in restored]

@@ -1,0 +1,74 @@
+"""A fault that only training shows is trained for again with each change, as far as the budget goes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from evengrad.changes import proposed
+from evengrad.examine import diagnose_run
+from evengrad.judge import chosen_rules
+from evengrad.replays import Replays
+from evengrad.training import Experiment
+from evengrad.types import Finding, Trace
+
+X = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] + X[:, 1] > 0).long()
+RULES = {rule.code: rule for rule in chosen_rules()}
+
+
+def experiment(lr: float) -> Experiment:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    return Experiment(network, (X, Y), nn.CrossEntropyLoss(), lambda m: torch.optim.SGD(m.parameters(), lr), epochs=20, batch_size=32)
+
+
+def traced(given: Experiment) -> Trace:
+    trace = diagnose_run(given, [], causes=False)[0].trace
+    assert trace is not None
+    return trace
+
+
+def stuck(step: int = 0, code: str = "OPT002", symptom: str = "loss_stuck") -> Finding:
+    return Finding(code=code, symptom=symptom, severity="error", message="1", steps=(step, step))
+
+
+def tried(given: Experiment, finding: Finding, seconds: float = math.inf) -> tuple[list[tuple[str, bool]], dict[str, str]]:
+    trace = traced(given)
+    replays = Replays(given, RULES, trace, seed=0, seconds=seconds)
+    found = replays.tried([finding], proposed([finding], trace))
+    return [(i.cause, i.restored) for i in found], replays.skipped
+
+
+def test_the_first_change_that_brings_learning_about_ends_the_search() -> None:
+    found, skipped = tried(experiment(3e-3), stuck())
+    assert found[-1] == ("lr_too_low", True)
+    assert ("lr_too_high", False) in found
+    assert not any(restored for _, restored in found[:-1])
+    assert skipped == {}
+
+
+def test_nothing_is_tried_beyond_the_budget_and_the_report_says_so() -> None:
+    found, skipped = tried(experiment(3e-3), stuck(), seconds=0.0)
+    assert found == []
+    assert "budget" in skipped["some changes"]
+
+
+def test_a_fault_later_than_a_replay_reaches_is_not_called_restored() -> None:
+    found, skipped = tried(experiment(0.1), stuck(250, "ACT001", "dead_relu"))
+    assert found == []
+    assert "step 250" in skipped["causes of late faults"]
+
+
+def test_the_loss_after_as_many_steps_is_what_counts() -> None:
+    trace = traced(experiment(3e-3))
+    replays = Replays(experiment(3e-3), RULES, trace, seed=0, seconds=math.inf)
+    found = replays.tried([stuck()], proposed([stuck()], trace))
+    steps = len(trace.curves["loss"].values) // 8
+    assert {i.signal for i in found} == {f"loss_after_{steps}_steps"}
+    assert found[-1].before == float(np.mean(trace.curves["loss"].values[:steps][-(steps // 4) :]))
+    assert found[-1].after < 0.75 * found[-1].before

@@ -42,7 +42,7 @@ class TargetScale(Rule):
     max_scale: float = 10.0
     min_scale: float = 0.02
     max_offset: float = 10.0
-    min_learnt: float = 0.9
+    min_learnt: float = 0.97
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         evidence = self._evidence(trace)

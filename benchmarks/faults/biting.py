@@ -84,8 +84,13 @@ def twin_track(name: str, seed: int) -> Track:
 def verdict(case: Case, seeds: Iterable[int] = SEEDS) -> dict[str, Any]:
     """Trains the case and its twin, and returns figures and verdict as plain values."""
     base = chance(case.twin.split())
-    pairs = [(track(case.program, seed), twin_track(case.twin.name, seed)) for seed in seeds]
-    bitten = [_bites(faulty, twin, base) for faulty, twin in pairs]
+    pairs: list[tuple[Track, Track]] = []
+    bitten: list[bool] = []
+    for seed in seeds:
+        if max(sum(bitten), len(bitten) - sum(bitten)) >= ENOUGH:
+            break  # two seeds agree: the third cannot change the verdict
+        pairs.append((track(case.program, seed), twin_track(case.twin.name, seed)))
+        bitten.append(_bites(*pairs[-1], base))
     at = _bites_at(pairs, base)
     return {
         "bites": sum(bitten) >= min(ENOUGH, len(bitten)),
@@ -159,7 +164,10 @@ def main() -> None:
         for name, found in pool.map(_one, wanted, chunksize=4):
             kept = stored() | kept
             kept[name] = found | {"also": kept.get(name, {}).get("also", [])}
-            print(f"{'bites' if found['bites'] else 'NO   '} {name}: {found.get('faulty')} twin {found.get('twin')} at {found.get('bites_at')}", flush=True)
+            print(
+                f"{'bites' if found['bites'] else 'NO   '} {name}: {found.get('faulty')} twin {found.get('twin')} at {found.get('bites_at')}",
+                flush=True,
+            )
             save(kept)
 
 

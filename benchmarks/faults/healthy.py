@@ -192,4 +192,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-

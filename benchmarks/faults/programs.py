@@ -80,8 +80,8 @@ def _tuning() -> list[Program]:
             data.fashion_rows, 0.1, optimizer="sgd", options=_MOMENTUM, epochs=7, train_step=steps.clipped(0.3)),
         _of("pre-norm", "attention", Transformer(inputs=8, length=8, outputs=10, depth=2, width=32), data.digit_rows, 2e-3,
             optimizer="adamw", options={"weight_decay": 0.01}, epochs=8),
-        _of("post-norm", "attention", Transformer(inputs=8, length=8, outputs=10, depth=6, width=32, norm_at="post"), data.digit_rows,
-            4e-3, epochs=8, schedule=warm_up(0.3)),
+        _of("post-norm", "attention", Transformer(inputs=8, length=8, outputs=10, depth=6, width=24, heads=2, hidden=48, norm_at="post"),
+            data.digit_rows, 0.01, epochs=7, schedule=warm_up(0.4)),
         _of("wine", "tabular", MLP(inputs=13, outputs=3, depth=1, width=16), data.wine, 0.02, optimizer="sgd", options=_MOMENTUM,
             epochs=30, batch_size=16),
         _of("cancer-logit", "tabular", MLP(inputs=30, outputs=1, depth=2, width=24, initialiser="he_normal"), data.cancer, 2e-3,
@@ -110,8 +110,8 @@ def _tuning() -> list[Program]:
             initialiser="orthogonal"), data.recall(3), 2e-3, optimizer="rmsprop", epochs=10, batch_size=50),
         _of("pre-norm-recall", "attention", Transformer(inputs=8, length=10, outputs=6, depth=2, width=32), data.recall(4), 3e-3,
             epochs=12, batch_size=50),
-        _of("post-norm-8", "attention", Transformer(inputs=14, length=14, outputs=10, depth=5, width=32, norm_at="post"),
-            data.fashion_rows, 3e-3, epochs=6, schedule=warm_up(0.3)),
+        _of("post-norm-4", "attention", Transformer(inputs=8, length=8, outputs=10, depth=4, width=24, heads=2, hidden=48,
+            norm_at="post", activation="relu"), data.digit_rows, 0.02, epochs=7, schedule=warm_up(0.4)),
     ]  # fmt: skip
 
 
@@ -148,8 +148,8 @@ def _reported() -> list[Program]:
             initialiser="orthogonal"), data.digit_rows, 0.1, optimizer="sgd", options=_MOMENTUM, epochs=10, train_step=steps.clipped(0.3)),
         _of("pre-norm-rows", "attention", Transformer(inputs=14, length=14, outputs=10, depth=2, width=32, heads=2, pool="last"),
             data.fashion_rows, 2e-3, epochs=6, schedule=warm_up(0.1)),
-        _of("post-norm-rows", "attention", Transformer(inputs=14, length=14, outputs=10, depth=6, width=32, heads=2, norm_at="post"),
-            data.fashion_rows, 3e-3, epochs=6, schedule=warm_up(0.3)),
+        _of("post-norm-rows", "attention", Transformer(inputs=14, length=14, outputs=10, depth=6, width=24, heads=2, hidden=48,
+            norm_at="post"), data.fashion_rows, 0.01, epochs=6, schedule=warm_up(0.4)),
         _of("cancer", "tabular", MLP(inputs=30, outputs=2, depth=2, width=20, activation="silu"), data.cancer, 0.03, optimizer="sgd",
             options=_MOMENTUM, epochs=20, batch_size=32),
         _of("wine-logit", "tabular", MLP(inputs=13, outputs=3, depth=2, width=16, initialiser="he_normal"), data.wine, 5e-3, epochs=30,
@@ -180,8 +180,8 @@ def _reported() -> list[Program]:
             loss=nn.MSELoss(), epochs=16),
         _of("attention-recall", "attention", Transformer(inputs=8, length=10, outputs=6, depth=1, width=32, heads=2), data.recall(4), 3e-3,
             optimizer="adamw", epochs=14, batch_size=50),
-        _of("post-norm-6", "attention", Transformer(inputs=8, length=8, outputs=10, depth=8, width=32, norm_at="post"), data.digit_rows,
-            3e-3, epochs=8, schedule=warm_up(0.3)),
+        _of("post-norm-sgd", "attention", Transformer(inputs=8, length=8, outputs=10, depth=6, width=24, heads=2, hidden=48,
+            norm_at="post"), data.digit_rows, 0.3, optimizer="sgd", epochs=10, schedule=warm_up(0.4)),
     ]  # fmt: skip
 
 

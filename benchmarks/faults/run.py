@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.faults import figures
-from benchmarks.faults.runs import diagnosed, is_kept, kept, subjects
+from benchmarks.faults.base import Case
+from benchmarks.faults.healthy import Healthy
+from benchmarks.faults.runs import diagnosed, is_kept, kept, limited, subjects
 from benchmarks.faults.scoring import row
 
 RESULTS = Path(__file__).parents[1] / "results" / "faults.json"
@@ -33,6 +37,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _rows(found: list[Case | Healthy], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for subject in found:
+        try:
+            with limited(60, subject.name):
+                yield row(subject, kept(subject, options.cache, rejudge=options.rejudge))
+        except TimeoutError as error:
+            print(error)
+
+
 def main() -> None:
     """Runs what is not in the folder yet, judges it all and prints the figures."""
     options = arguments()
@@ -40,9 +53,10 @@ def main() -> None:
     found = subjects(options.half, faulty=not options.healthy, healthy=not options.faulty, only=tuple(options.only))
     missing = [] if options.rejudge else [s for s in found if options.fresh or not is_kept(s, options.cache)]
     with ProcessPoolExecutor(options.workers) as pool:
-        for line in pool.map(partial(diagnosed, cache=options.cache, seed=options.seed, timed=not options.untimed), [s.name for s in missing]):
-            print(line, flush=True)
-    rows = [row(s, kept(s, options.cache, rejudge=options.rejudge)) for s in found if is_kept(s, options.cache)]
+        watched = partial(diagnosed, cache=options.cache, seed=options.seed, timed=not options.untimed)
+        for done in as_completed([pool.submit(watched, s.name) for s in missing]):
+            print(done.exception() or done.result(), flush=True)
+    rows = list(_rows([s for s in found if is_kept(s, options.cache)], options))
     if not rows:
         raise SystemExit("nothing to judge: no case of this name, or none in the folder")
     summary = figures.summary(rows)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from evengrad.examine import diagnose_run
 from evengrad.judge import chosen_rules, report_of
 from evengrad.report import Report
 from evengrad.types import Trace
+
+LIMIT = 600  # seconds that one run may take
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,30 @@ def subject(name: str) -> Case | Healthy:
     return found
 
 
+@contextmanager
+def limited(seconds: int, name: str) -> Iterator[None]:
+    """Ends what takes too long, so that one run cannot hold up the others."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise TimeoutError(f"{name} took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def diagnosed(name: str, cache: Path, seed: int = 0, timed: bool = True) -> str:
     """Diagnoses the subject, and trains it bare if it is to be timed, and keeps what came; returns a line that says what it was."""
     torch.set_num_threads(1)
+    with limited(LIMIT, name):
+        return _diagnosed(name, cache, seed, timed)
+
+
+def _diagnosed(name: str, cache: Path, seed: int, timed: bool) -> str:
     found = subject(name)
     program: Program = found.program
     seed = found.seed if isinstance(found, Healthy) else seed

@@ -99,7 +99,7 @@ def _place(case: Case, trace: Trace, found: list[Finding], causes: list[str]) ->
 def _is_at(place: str, name: str, trace: Trace) -> bool:
     rows = {layer.name: layer for layer in trace.layers}
     if place == "layers":
-        return name in rows or any(name.startswith(f"{r}.") or r.startswith(f"{name}.") for r in rows) or name.split(".")[0].isdigit()
+        return name in rows or any(name.startswith(f"{r}.") or r.startswith(f"{name}.") for r in rows) or name.partition(".")[0].isdigit()
     if place == "head":
         last = (trace.facts.head or {}).get("layer") or (trace.layers[-1].name if trace.layers else "")
         return name in {last, "head", "output"} or (name.isdigit() and last.isdigit() and int(name) >= int(last))

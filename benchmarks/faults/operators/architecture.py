@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from torch import nn
 
 from benchmarks.faults.base import Operator, Program
@@ -43,7 +42,7 @@ OPERATORS = (
     ),
     Operator(
         name="softmax-between-layers", cause="bad_hidden_activation", half="reported", symptoms=FADING, places=("layers",),
-        on=("deep-elu", "deep-tanh20", "spirals-tanh"), mutate=lambda p: p.with_net(activation="softmax"), fits=_linear_models,
+        on=("deep-elu", "deep-tanh20"), mutate=lambda p: p.with_net(activation="softmax"), fits=_linear_models,
     ),
     Operator(
         name="no-activation", cause="missing_activation", half="tuning", symptoms=FLAT, places=("layers",),
@@ -51,7 +50,7 @@ OPERATORS = (
     ),
     Operator(
         name="activation-unused", cause="missing_activation", half="reported", symptoms=FLAT, places=("layers",),
-        on=("spirals-tanh", "energy", "waves-huber"), mutate=lambda p: p.edited(swapped(ACTIVATIONS, Unused)),
+        on=("spirals-tanh", "energy"), mutate=lambda p: p.edited(swapped(ACTIVATIONS, Unused)),
     ),
     Operator(
         name="no-batch-norm", cause="missing_normalization_layer", half="tuning", symptoms=UNNORMED, places=("layers", "optimizer"),
@@ -60,7 +59,7 @@ OPERATORS = (
     ),
     Operator(
         name="norms-skipped", cause="missing_normalization_layer", half="reported", symptoms=UNNORMED, places=("layers", "optimizer"),
-        on=("deep-ln", "bn-after", "residual-conv"), mutate=lambda p: p.edited(swapped(NORMS, lambda norm: nn.Identity())),
+        on=("deep-ln", "bn-after"), mutate=lambda p: p.edited(swapped(NORMS, lambda norm: nn.Identity())),
         fits=lambda p: getattr(p.net, "norm", "none") != "none",
     ),
     Operator(
@@ -86,7 +85,6 @@ OPERATORS = (
     ),
     Operator(
         name="no-hidden-layer", cause="capacity_too_small", half="reported", symptoms=FLAT, places=("layers",),
-        on=("spirals-tanh", "energy", "waves-huber"), mutate=lambda p: p.with_net(depth=0), fits=_linear_models,
+        on=("spirals-tanh", "waves-huber"), mutate=lambda p: p.with_net(depth=0), fits=_linear_models,
     ),
 )  # fmt: skip
-

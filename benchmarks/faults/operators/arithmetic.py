@@ -34,12 +34,12 @@ OPERATORS = (
     ),
     Operator(
         name="float16-weights", cause="low_precision", half="reported", symptoms=ROUNDED, places=("layers", "optimizer"),
-        on=("mlp-dropout", "waves-huber", "blobs"), mutate=lambda p: p.edited(in_precision(torch.float16)),
+        on=("mlp-dropout", "waves-huber"), mutate=lambda p: p.edited(in_precision(torch.float16)),
         fits=lambda p: p.optimizer != "sgd",
     ),
     Operator(
         name="stored-in-bfloat16", cause="low_precision", half="reported", symptoms=ROUNDED, places=("layers", "optimizer", "loop"),
-        on=("mlp-patient-gelu", "deep-tanh20", "selu-deep"), mutate=lambda p: p.having(train_step=stored_in_bfloat16),
+        on=("mlp-patient-gelu", "deep-tanh20"), mutate=lambda p: p.having(train_step=stored_in_bfloat16),
         fits=lambda p: p.train_step is None,
     ),
 )  # fmt: skip

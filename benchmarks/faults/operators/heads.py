@@ -24,7 +24,7 @@ OPERATORS = (
     ),
     Operator(
         name="sigmoid-on-a-regression", cause="wrong_output_activation", half="reported", symptoms=HEAD, places=("head", "loss", "targets"),
-        on=("energy", "waves-huber", "gru-adding"), mutate=lambda p: p.edited(ending(nn.Sigmoid)),
+        on=("energy", "waves-huber"), mutate=lambda p: p.edited(ending(nn.Sigmoid)),
         fits=lambda p: not p.data().classes,
     ),
     Operator(
@@ -39,7 +39,7 @@ OPERATORS = (
     ),
     Operator(
         name="sigmoid-before-cross-entropy", cause="redundant_output_activation", half="reported", symptoms=HEAD, places=("head", "loss"),
-        on=("deep-elu", "conv-mean", "deep-tanh20"), mutate=lambda p: p.edited(ending(nn.Sigmoid)), also=("wrong_output_activation",),
+        on=("deep-elu", "conv-mean"), mutate=lambda p: p.edited(ending(nn.Sigmoid)), also=("wrong_output_activation",),
         fits=lambda p: len(p.data().classes) > 1,
     ),
 )  # fmt: skip

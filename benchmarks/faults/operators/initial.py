@@ -23,7 +23,7 @@ OPERATORS = (
     ),
     Operator(
         name="standard-normal-weights", cause="bad_init_large", half="reported", symptoms=LARGE, places=("layers",),
-        on=("mlp-gelu", "deep-tanh20", "conv-mean", "waves-huber"), mutate=lambda p: p.edited(drawn(init.normal_)),
+        on=("mlp-gelu", "conv-mean", "waves-huber"), mutate=lambda p: p.edited(drawn(init.normal_)),
     ),
     Operator(
         name="normal-of-0.01", cause="bad_init_small", half="tuning", symptoms=SMALL, places=("layers",),
@@ -32,7 +32,7 @@ OPERATORS = (
     ),
     Operator(
         name="weights-x0.1", cause="bad_init_small", half="reported", symptoms=SMALL, places=("layers",),
-        on=("deep-relu14", "deep-tanh20", "deep-elu"), mutate=lambda p: p.edited(scaled_weights(0.1)),
+        on=("deep-relu14", "deep-tanh20"), mutate=lambda p: p.edited(scaled_weights(0.1)),
         also=("init_activation_mismatch",),
     ),
     Operator(
@@ -41,7 +41,7 @@ OPERATORS = (
     ),
     Operator(
         name="all-equal", cause="constant_init", half="reported", symptoms=EQUAL, places=("layers",),
-        on=("mlp-gelu", "waves-huber", "conv-mean"), mutate=lambda p: p.edited(drawn(lambda w: init.constant_(w, 0.05))),
+        on=("mlp-gelu", "waves-huber"), mutate=lambda p: p.edited(drawn(lambda w: init.constant_(w, 0.05))),
     ),
     Operator(
         name="torch-default-in-deep-relu", cause="init_activation_mismatch", half="tuning", symptoms=SMALL, places=("layers",),
@@ -68,7 +68,7 @@ OPERATORS = (
     Operator(
         name="selu-he", cause="selu_conditions", half="reported",
         symptoms=(*LARGE, "signal_collapse", "plateau"), places=("layers",),
-        on=("selu-deep", "selu-points"), mutate=lambda p: p.with_net(initialiser="variance_scaling(3, fan_in, normal)"),
+        on=("selu-deep",), mutate=lambda p: p.with_net(initialiser="variance_scaling(3, fan_in, normal)"),
         fits=lambda p: getattr(p.net, "activation", "") == "selu", also=("bad_init_large", "init_activation_mismatch"),
     ),
 )  # fmt: skip

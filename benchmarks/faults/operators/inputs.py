@@ -44,7 +44,7 @@ OPERATORS = (
     ),
     Operator(
         name="uneven-features", cause="input_not_normalized", half="reported", symptoms=SCALE, places=("inputs",),
-        on=("energy", "cancer", "waves-huber", "blobs"), mutate=lambda p: p.with_data(inputs(_uneven)),
+        on=("energy", "blobs"), mutate=lambda p: p.with_data(inputs(_uneven)),
     ),
     Operator(
         name="targets-x1000", cause="target_not_scaled", half="tuning", symptoms=SCALE, places=("targets", "loss"),
@@ -52,7 +52,7 @@ OPERATORS = (
     ),
     Operator(
         name="targets-plus-300", cause="target_not_scaled", half="reported", symptoms=SCALE, places=("targets", "loss"),
-        on=("energy", "waves-huber", "gru-adding"), mutate=lambda p: p.with_data(targets(lambda y: y + 300)), fits=_is_regression,
+        on=("energy", "gru-adding"), mutate=lambda p: p.with_data(targets(lambda y: y + 300)), fits=_is_regression,
     ),
     Operator(
         name="labels-shuffled", cause="labels_corrupt", half="tuning", symptoms=LABELS, places=("targets", "validation"),
@@ -60,7 +60,7 @@ OPERATORS = (
     ),
     Operator(
         name="labels-of-the-next-sample", cause="labels_corrupt", half="reported", symptoms=LABELS, places=("targets", "validation"),
-        on=("mlp-gelu", "energy", "conv-strided-bn"), mutate=lambda p: p.with_data(training_targets(lambda y, random: y.roll(1, 0))),
+        on=("mlp-gelu", "energy"), mutate=lambda p: p.with_data(training_targets(lambda y, random: y.roll(1, 0))),
     ),
     Operator(
         name="labels-all-one-class", cause="labels_corrupt", half="reported", symptoms=(*LABELS, "zero_gradient"),
@@ -74,10 +74,10 @@ OPERATORS = (
     ),
     Operator(
         name="infinite-values", cause="data_nan", half="reported", symptoms=("nan_or_inf", "loss_divergence"), places=("inputs",),
-        on=("cancer", "lstm-rows"), mutate=lambda p: p.with_data(training_inputs(_some(math.inf, 1e-4))),
+        on=("cancer",), mutate=lambda p: p.with_data(training_inputs(_some(math.inf, 1e-4))),
     ),
     Operator(
         name="missing-targets", cause="data_nan", half="reported", symptoms=("nan_or_inf", "loss_divergence"), places=("targets",),
-        on=("energy", "gru-adding"), mutate=lambda p: p.with_data(training_targets(_some(math.nan, 0.002))), fits=_is_regression,
+        on=("energy",), mutate=lambda p: p.with_data(training_targets(_some(math.nan, 0.002))), fits=_is_regression,
     ),
 )  # fmt: skip

@@ -96,7 +96,7 @@ OPERATORS = (
     ),
     Operator(
         name="zero-grad-every-100th", cause="missing_zero_grad", half="reported", symptoms=UNSTABLE, places=("loop", "optimizer"),
-        on=("energy", "conv-mean", "deep-elu"), mutate=lambda p: p.having(train_step=zero_grad_now_and_then), fits=_standard,
+        on=("energy", "conv-mean"), mutate=lambda p: p.having(train_step=zero_grad_now_and_then), fits=_standard,
     ),
     Operator(
         name="optimizer-of-a-copy", cause="frozen_params", half="tuning", symptoms=STILL, places=("optimizer", "layers"),
@@ -108,15 +108,15 @@ OPERATORS = (
     ),
     Operator(
         name="only-biases-learn", cause="frozen_params", half="reported", symptoms=STILL, places=("layers", "optimizer"),
-        on=("deep-elu", "lstm-rows"), mutate=lambda p: p.edited(frozen(lambda name: "bias" in name)),
+        on=("deep-elu",), mutate=lambda p: p.edited(frozen(lambda name: "bias" in name)),
     ),
     Operator(
         name="only-the-first-layer", cause="frozen_params", half="reported", symptoms=STILL, places=("optimizer", "layers"),
-        on=("deep-relu14", "spirals-tanh"), mutate=lambda p: p.having(trained=_only_first),
+        on=("deep-relu14",), mutate=lambda p: p.having(trained=_only_first),
     ),
     Operator(
         name="cut-in-the-middle", cause="frozen_params", half="reported", symptoms=STILL, places=("layers", "loop"),
-        on=("deep-tanh20", "waves-huber"), mutate=lambda p: p.edited(cut_in_the_middle),
+        on=("waves-huber",), mutate=lambda p: p.edited(cut_in_the_middle),
     ),
     Operator(
         name="statistics-never-move", cause="bn_stats", half="tuning", symptoms=GAP, places=("norms", "loop"),
@@ -125,11 +125,11 @@ OPERATORS = (
     ),
     Operator(
         name="statistics-reset-each-step", cause="bn_stats", half="reported", symptoms=GAP, places=("norms", "loop"),
-        on=("bn-after", "conv-strided-bn"), mutate=lambda p: p.having(train_step=statistics_reset), fits=_batch_norm,
+        on=("bn-after",), mutate=lambda p: p.having(train_step=statistics_reset), fits=_batch_norm,
     ),
     Operator(
         name="eval-left-on", cause="bn_stats", half="reported", symptoms=(*GAP, *UNSTABLE), places=("norms", "loop"),
-        on=("residual-conv", "bn-after"), mutate=lambda p: p.having(train_step=eval_left_on), fits=_batch_norm,
+        on=("residual-conv",), mutate=lambda p: p.having(train_step=eval_left_on), fits=_batch_norm,
     ),
     Operator(
         name="clipped-at-1e-4", cause="over_clipped", half="tuning", symptoms=SLOW, places=("loop", "optimizer"),
@@ -138,7 +138,7 @@ OPERATORS = (
     ),
     Operator(
         name="values-clipped-at-1e-5", cause="over_clipped", half="reported", symptoms=SLOW, places=("loop", "optimizer"),
-        on=("deep-elu", "conv-mean", "energy"), mutate=lambda p: p.having(train_step=steps.clipped_by_value(1e-5)),
+        on=("deep-elu", "energy"), mutate=lambda p: p.having(train_step=steps.clipped_by_value(1e-5)),
         fits=lambda p: p.optimizer == "sgd",
     ),
     Operator(
@@ -156,4 +156,3 @@ OPERATORS = (
         on=("mlp-tanh", "deep-bn"), mutate=lambda p: p.having(train_step=ascent), fits=_standard,
     ),
 )  # fmt: skip
-

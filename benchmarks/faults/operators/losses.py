@@ -113,15 +113,15 @@ OPERATORS = (
     ),
     Operator(
         name="l1-of-one-hot", cause="wrong_loss", half="reported", symptoms=FLAT, places=("loss", "head"),
-        on=("deep-tanh20", "deep-relu14"), mutate=_losing(l1_of_one_hot), fits=_classes,
+        on=("deep-tanh20",), mutate=_losing(l1_of_one_hot), fits=_classes,
     ),
     Operator(
         name="softmax-over-samples", cause="wrong_loss", half="reported", symptoms=(*FLAT, *RUNAWAY), places=("loss", "head"),
-        on=("conv-mean", "blobs"), mutate=_losing(softmax_over_samples), fits=_classes,
+        on=("conv-mean",), mutate=_losing(softmax_over_samples), fits=_classes,
     ),
     Operator(
         name="hinge-of-zero-and-one", cause="wrong_loss", half="reported", symptoms=FLAT, places=("loss", "targets", "head"),
-        on=("moons", "moons-tanh"), mutate=_losing(hinge_of_zero_and_one), fits=_logit,
+        on=("moons",), mutate=_losing(hinge_of_zero_and_one), fits=_logit,
     ),
     Operator(
         name="sum-in-place-of-mean", cause="loss_reduction", half="tuning", symptoms=RUNAWAY, places=("loss", "optimizer"),
@@ -129,7 +129,7 @@ OPERATORS = (
     ),
     Operator(
         name="mean-divided-again", cause="loss_reduction", half="reported", symptoms=SMALL, places=("loss", "optimizer"),
-        on=("deep-elu", "conv-mean", "deep-ln"), mutate=_divided_again, also=("lr_too_low",),
+        on=("deep-elu", "conv-mean"), mutate=_divided_again, also=("lr_too_low",),
     ),
     Operator(
         name="bce-by-hand", cause="unstable_loss", half="tuning", symptoms=NAN, places=("loss",),
@@ -141,15 +141,15 @@ OPERATORS = (
     ),
     Operator(
         name="kl-by-hand", cause="unstable_loss", half="reported", symptoms=NAN, places=("loss",),
-        on=("mlp-gelu", "blobs"), mutate=_losing(kl_by_hand), fits=_classes,
+        on=("mlp-gelu",), mutate=_losing(kl_by_hand), fits=_classes,
     ),
     Operator(
         name="softmax-by-hand", cause="unstable_loss", half="reported", symptoms=NAN, places=("loss",),
-        on=("mlp-dropout", "wine-logit"), mutate=_losing(softmax_by_hand), fits=_classes,
+        on=("mlp-dropout",), mutate=_losing(softmax_by_hand), fits=_classes,
     ),
     Operator(
         name="root-of-errors", cause="unstable_loss", half="reported", symptoms=NAN, places=("loss",),
-        on=("energy", "waves-huber"), mutate=_losing(root_of_squares), fits=_numbers,
+        on=("energy",), mutate=_losing(root_of_squares), fits=_numbers,
     ),
     Operator(
         name="loss-negated", cause="sign_error", half="tuning", symptoms=RUNAWAY, places=("loss", "loop", "optimizer"),
@@ -157,6 +157,6 @@ OPERATORS = (
     ),
     Operator(
         name="optimizer-maximizes", cause="sign_error", half="reported", symptoms=RUNAWAY, places=("loss", "loop", "optimizer"),
-        on=("mlp-dropout", "energy", "lstm-rows"), mutate=lambda p: p.with_options(maximize=True),
+        on=("mlp-dropout", "energy"), mutate=lambda p: p.with_options(maximize=True),
     ),
 )  # fmt: skip

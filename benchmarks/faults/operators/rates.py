@@ -32,7 +32,7 @@ OPERATORS = (
     ),
     Operator(
         name="rate-of-one-half", cause="lr_too_high", half="reported", symptoms=UNSTABLE, places=("optimizer", "loss"),
-        on=("mlp-gelu", "waves-huber", "lstm-rows", "deep-elu"), mutate=lambda p: p.having(lr=0.5),
+        on=("mlp-gelu", "waves-huber", "lstm-rows"), mutate=lambda p: p.having(lr=0.5),
         fits=lambda p: p.lr < 0.1,
     ),
     Operator(
@@ -41,7 +41,7 @@ OPERATORS = (
     ),
     Operator(
         name="rate-of-1e-6", cause="lr_too_low", half="reported", symptoms=SLOW, places=("optimizer", "loss"),
-        on=("conv-mean", "mlp-dropout", "energy"), mutate=lambda p: p.having(lr=1e-6),
+        on=("conv-mean", "energy"), mutate=lambda p: p.having(lr=1e-6),
     ),
     Operator(
         name="one-epoch", cause="undertrained", half="tuning", symptoms=SLOW, places=("loop", "loss", "optimizer"),
@@ -49,7 +49,7 @@ OPERATORS = (
     ),
     Operator(
         name="huge-batches", cause="undertrained", half="reported", symptoms=SLOW, places=("loop", "loss", "optimizer"),
-        on=("deep-relu14", "pre-norm-rows", "lstm-rows", "spirals-tanh"), mutate=lambda p: p.having(batch_size=2000),
+        on=("pre-norm-rows", "lstm-rows"), mutate=lambda p: p.having(batch_size=2000),
     ),
     Operator(
         name="rate-falls-each-step", cause="scheduler_bug", half="tuning", symptoms=SLOW, places=("optimizer", "loop"),
@@ -66,12 +66,12 @@ OPERATORS = (
     ),
     Operator(
         name="no-schedule", cause="no_warmup", half="tuning", symptoms=(*UNSTABLE, "vanishing_gradient", "slow_convergence"),
-        places=("optimizer", "loop", "loss"), on=("post-norm", "post-norm-8"), mutate=lambda p: p.having(schedule=None),
+        places=("optimizer", "loop", "loss"), on=("post-norm", "post-norm-4"), mutate=lambda p: p.having(schedule=None),
         fits=lambda p: p.schedule is not None,
     ),
     Operator(
         name="cosine-alone", cause="no_warmup", half="reported", symptoms=(*UNSTABLE, "vanishing_gradient", "slow_convergence"),
-        places=("optimizer", "loop", "loss"), on=("post-norm-rows", "post-norm-6"), mutate=lambda p: p.having(schedule=cosine),
+        places=("optimizer", "loop", "loss"), on=("post-norm-rows", "post-norm-sgd"), mutate=lambda p: p.having(schedule=cosine),
         fits=lambda p: p.schedule is not None,
     ),
 )  # fmt: skip

@@ -40,11 +40,11 @@ OPERATORS = (
     ),
     Operator(
         name="dropout-of-0.95", cause="over_regularized", half="reported", symptoms=HELD, places=("layers",),
-        on=("mlp-gelu", "conv-mean"), mutate=lambda p: p.edited(_dropout_everywhere(0.95)),
+        on=("mlp-gelu",), mutate=lambda p: p.edited(_dropout_everywhere(0.95)),
     ),
     Operator(
         name="l1-penalty", cause="over_regularized", half="reported", symptoms=HELD, places=("loss", "loop", "optimizer", "layers"),
-        on=("energy", "mlp-dropout"), mutate=lambda p: p.having(train_step=_l1_step), fits=lambda p: p.train_step is None,
+        on=("energy",), mutate=lambda p: p.having(train_step=_l1_step), fits=lambda p: p.train_step is None,
     ),
     Operator(
         name="batches-of-two", cause="batch_too_small", half="tuning", symptoms=NOISY, places=("loop", "optimizer", "inputs"),
@@ -52,13 +52,13 @@ OPERATORS = (
     ),
     Operator(
         name="batches-of-one", cause="batch_too_small", half="reported", symptoms=NOISY, places=("loop", "optimizer", "inputs"),
-        on=("energy", "deep-elu", "conv-mean"), mutate=lambda p: p.having(batch_size=1, epochs=1), also=("lr_too_high",),
+        on=("energy",), mutate=lambda p: p.having(batch_size=1, epochs=1), also=("lr_too_high",),
         fits=lambda p: getattr(p.net, "norm", "none") != "batch",
     ),
     Operator(
         name="batches-of-two-in-normed-convolutions", cause="batch_too_small", half="reported", symptoms=NOISY,
         places=("loop", "optimizer", "inputs"),
-        on=("bn-after", "conv-strided-bn"), mutate=lambda p: p.having(batch_size=2, epochs=1),
+        on=("bn-after",), mutate=lambda p: p.having(batch_size=2, epochs=1),
         fits=lambda p: getattr(p.net, "norm", "none") == "batch",
     ),
 )  # fmt: skip

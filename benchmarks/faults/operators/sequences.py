@@ -10,7 +10,15 @@ from benchmarks.faults.base import Operator, Program
 from benchmarks.faults.edits import scaled_named
 from evengrad.lab.models import Recurrent
 
-FORGETS = ("vanishing_gradient", "loss_stuck", "plateau", "slow_convergence", "exploding_gradient", "constant_output", "generalization_failure")
+FORGETS = (
+    "vanishing_gradient",
+    "loss_stuck",
+    "plateau",
+    "slow_convergence",
+    "exploding_gradient",
+    "constant_output",
+    "generalization_failure",
+)
 SHARP = (
     *("saturated_activation", "vanishing_gradient", "zero_gradient", "loss_stuck", "plateau", "slow_convergence", "oscillating_loss"),
     *("exploding_gradient", "overfitting", "loss_spike", "generalization_failure", "loss_divergence"),
@@ -44,11 +52,11 @@ OPERATORS = (
     ),
     Operator(
         name="plain-rnn-over-60-steps", cause="long_memory", half="reported", symptoms=FORGETS, places=("layers",),
-        on=("gru-adding", "lstm-adding"), mutate=_plain_and_long, fits=_recurrent,
+        on=("gru-adding",), mutate=_plain_and_long, fits=_recurrent,
     ),
     Operator(
         name="forget-gates-shut", cause="long_memory", half="reported", symptoms=FORGETS, places=("layers",),
-        on=("lstm-adding", "lstm-rows"), mutate=lambda p: p.edited(_shut), fits=lambda p: getattr(p.net, "cell", "") == "lstm",
+        on=("lstm-adding",), mutate=lambda p: p.edited(_shut), fits=lambda p: getattr(p.net, "cell", "") == "lstm",
     ),
     Operator(
         name="queries-and-keys-x20", cause="attention_logits", half="tuning", symptoms=SHARP, places=("layers",),
@@ -57,7 +65,7 @@ OPERATORS = (
     ),
     Operator(
         name="queries-x300", cause="attention_logits", half="reported", symptoms=SHARP, places=("layers",),
-        on=("pre-norm-rows", "attention-recall"), mutate=lambda p: p.edited(scaled_named("query", 300)),
+        on=("pre-norm-rows", "post-norm-rows", "attention-recall"), mutate=lambda p: p.edited(scaled_named("query", 300)),
         fits=lambda p: p.kind == "attention",
     ),
 )  # fmt: skip

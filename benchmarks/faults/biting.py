@@ -164,10 +164,8 @@ def main() -> None:
         for name, found in pool.map(_one, wanted, chunksize=4):
             kept = stored() | kept
             kept[name] = found | {"also": kept.get(name, {}).get("also", [])}
-            print(
-                f"{'bites' if found['bites'] else 'NO   '} {name}: {found.get('faulty')} twin {found.get('twin')} at {found.get('bites_at')}",
-                flush=True,
-            )
+            scores = f"{found.get('faulty')} twin {found.get('twin')} at {found.get('bites_at')}"
+            print(f"{'bites' if found['bites'] else 'NO   '} {name}: {scores}", flush=True)
             save(kept)
 
 

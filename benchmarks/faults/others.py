@@ -7,6 +7,7 @@ not hold is left out or taken from the nearest column (each function says which)
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,8 @@ INIT = ("bad_init_large", "bad_init_small", "constant_init", "init_activation_mi
 def verdicts(trace: Trace, meta: dict[str, Any]) -> dict[str, Any]:
     """Returns for each tool whether it fires, whether it ever names causes, and which it names here."""
     found: dict[str, Any] = {"score below 0.6": {"fired": meta["score"] < 0.6, "names_causes": False, "causes": [], "problems": []}}
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # layers that were never seen have no median
         for name, tool in TOOLS.items():
             problems = tool(trace)
             causes = sorted({cause for named in problems.values() for cause in named})

@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import progress
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 
@@ -18,10 +18,13 @@ from evengrad.types import Evidence, Facts, Finding, Trace
 class NormBatch(Rule):
     """Mean and deviation of a few values are mostly noise: of two values a batch norm leaves the sign alone, of one nothing.
 
-    What evaluation then uses are averages of that noise, so training and evaluation see different networks.
+    What evaluation then uses are averages of that noise, so training and evaluation see different networks. Positions of one image are
+    alike: a few images are few values, however large they are.
 
     Attributes:
         min_values: Smallest healthy number of values that each channel's statistics are taken over.
+        min_samples: Smallest healthy number of samples that they come from.
+        min_learnt: Share of the loss that is gone in a run that suffers no harm.
 
     Reference: Wu & He 2018, Group normalization, fig. 1 (the error rises below batches of 8); Ioffe 2017, Batch renormalization.
     """
@@ -34,17 +37,24 @@ class NormBatch(Rule):
     signal: ClassVar[tuple[str, str]] = ("norm_values", "values a channel")
     helps: ClassVar[str] = "larger batches, group or layer norm in place of batch norm, or running statistics that are frozen"
     min_values: int = 8
+    min_samples: int = 5
+    min_learnt: float = 0.6
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        few = [norm for norm in _normed(trace) if norm["values"] < self.min_values]
+        normed, ran = _normed(trace), progress(trace)
+        samples = trace.run.samples
+        few = [n for n in normed if n["values"] < self.min_values or (samples < self.min_samples and ran is not None)]
         if not few:
             return
         worst = min(few, key=lambda norm: norm["values"])
         count = int(worst["values"])
         more = f"; {len(few)} norms are like this" if len(few) > 1 else ""
-        message = f"{worst['name']} takes the statistics of each channel over {count} value{'s' * (count != 1)}: mostly noise{more}"
-        evidence = Evidence(signal="norm_values", value=count, relation="<", threshold=self.min_values, unit="values a channel")
-        severity = "note" if thrives(trace) else "warning"
+        span = f"{count} value{'s' * (count != 1)} of {samples} sample{'s' * (samples != 1)}"
+        message = f"{worst['name']} takes the statistics of each channel over {span}: mostly noise{more}"
+        values = Evidence(signal="norm_values", value=count, relation="<", threshold=self.min_values, unit="values a channel")
+        images = Evidence(signal="samples", value=samples, relation="<", threshold=self.min_samples, unit="samples")
+        evidence = values if count < self.min_values else images
+        severity = "note" if ran is not None and ran.learnt >= self.min_learnt else "warning"
         known = {layer.name for layer in trace.layers}
         behind = {layer.norm_module: layer.name for layer in trace.layers if layer.norm_module is not None}
         where = tuple(dict.fromkeys(n["name"] if n["name"] in known else behind.get(n["name"], "inputs") for n in few))
@@ -56,12 +66,16 @@ class NormBatch(Rule):
 
     @classmethod
     def examples(cls) -> Examples:
-        def net(values: int, *, training: bool = True, **curves: Any) -> Trace:
+        def net(values: int, *, samples: int = 128, training: bool = True, **curves: Any) -> Trace:
             norm = {"name": "1", "kind": "BatchNorm1d", "training": training, "values": values}
             made = synthetic.chain(3, layer={"norm": "batch_norm", "norm_module": "1"}, facts=Facts(modules={"norms": [norm]}))
-            return synthetic.run(made, **curves) if curves else made
+            return synthetic.run(replace(made, run=replace(made.run, samples=samples)), **curves)
 
-        return Examples(sick=(net(2), net(7), net(2, loss=np.full(40, 1.0))), healthy=(net(8), net(128), net(2, training=False)))
+        stuck = np.full(40, 1.0)
+        return Examples(
+            sick=(net(2), net(7), net(2, loss=stuck), net(128, samples=4, loss=stuck)),
+            healthy=(net(8), net(128), net(2, training=False), net(320, samples=5, loss=stuck)),
+        )
 
 
 def _normed(trace: Trace) -> list[dict[str, Any]]:

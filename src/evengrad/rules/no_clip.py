@@ -15,6 +15,7 @@ from evengrad.signals.updates import update_ratio
 from evengrad.types import Evidence, Finding, Series, Trace
 
 _FIRST = 5  # sampled steps that make no median
+_WINDOW = 10  # losses before and after a spike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +45,13 @@ class NoClip(Rule):
     min_spike: float = 5.0
     min_progress: float = 0.15
     max_spike_fraction: float = 0.2
-    max_update_ratio: float = 0.05
+    max_update_ratio: float = 0.1
     min_jump: float = 1.5
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         own, used, steps = _norms(trace)
         ran = progress(trace)
-        if len(own) < 20 or ran is None or ran.thrives:
+        if len(own) < 10 or ran is None or ran.thrives:
             return
         ratio = _ratios(own)
         spikes = np.flatnonzero(ratio > self.min_spike)
@@ -93,7 +94,7 @@ class NoClip(Rule):
         return Examples(
             sick=(net(100.0), net(5.5), net(1e4, after=np.inf)),
             healthy=(
-                net(100.0, update=0.1),
+                net(100.0, update=0.11),
                 net(4.5),
                 net(100.0, used=0.01),
                 net(100.0, after=0.3),
@@ -119,18 +120,19 @@ def _ratios(own: Series) -> Series:
 
 
 def _before(trace: Trace, step: int) -> float:
-    """Median loss of the ten steps up to a step; infinite if one is not finite."""
+    """The least median loss of ten steps in a row up to a step: how far the run had come; infinite if there are no ten."""
     loss = trace.curves["loss"]
-    at = int(np.searchsorted(loss.steps, step, side="right"))
-    seen = loss.values[max(0, at - 10) : at]
-    return float(np.median(seen)) if len(seen) and np.isfinite(seen).all() else float("inf")
+    seen = loss.values[: int(np.searchsorted(loss.steps, step, side="right"))]
+    if len(seen) < _WINDOW or not np.isfinite(seen).all():
+        return float("inf")
+    return float(np.median(np.lib.stride_tricks.sliding_window_view(seen, _WINDOW), axis=1).min())
 
 
 def _jump(trace: Trace, step: int) -> float:
-    """Loss over the ten steps after a step over that of the ten steps up to it; infinite if it is not finite."""
+    """Median loss of the ten steps after a step, or a tenth of the largest, over the median of those up to it; infinite if not finite."""
     loss = trace.curves["loss"]
     at = int(np.searchsorted(loss.steps, step, side="right"))
-    before, after = loss.values[max(0, at - 10) : at], loss.values[at : at + 10]
+    before, after = loss.values[max(0, at - _WINDOW) : at], loss.values[at : at + _WINDOW]
     if not len(before) or not len(after) or not np.isfinite(before).all() or not np.median(before) > 0:
         return 0.0
-    return float(np.median(after) / np.median(before)) if np.isfinite(after).all() else float("inf")
+    return float(max(np.median(after), 0.1 * after.max()) / np.median(before)) if np.isfinite(after).all() else float("inf")

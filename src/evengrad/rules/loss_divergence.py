@@ -22,7 +22,8 @@ class LossDivergence(Rule):
     """The loss ends far above where it has been: it gave back most of what was learnt, or stands above where it began.
 
     A loss is compared with itself by the means of twentieths of the run, and a rise counts from six of their standard errors on, so that
-    noise of small batches is none (under 1 false alarm in 1,000 flat curves, whatever their noise: tests/rules/test_over_time.py).
+    noise of small batches is none (at most 3 false alarms in 1,000 flat curves,
+    whatever their noise: tests/rules/test_over_time.py).
 
     Attributes:
         max_regained: Largest healthy share of the way down that the loss has come back, in [0, 1].
@@ -70,13 +71,20 @@ class LossDivergence(Rule):
         if end > most:
             evidence = Evidence(signal="loss", value=end, relation=">", threshold=most, where="loss", step=step)
             message = f"the loss grows from {found.start:.3g} at first to {end:.3g}, rising since step {step:,}: each step makes it worse"
-        elif back > self.max_regained and len(seen) >= _SHORT and np.isfinite(found.end) and found.best < 0.9 * found.reference:
+        elif back > self.max_regained and np.isfinite(found.end) and self._had_learnt(seen, found, end - found.best):
             name, unit = self.signal
             evidence = Evidence(signal=name, value=back, relation=">", threshold=self.max_regained, unit=unit, where="loss", step=step)
             message = f"the loss fell to {found.best:.3g} by step {low:,} and is back at {end:.3g}: {back:.0%} of what was learnt is lost"
         else:
             return
         yield seen_over(self, trace, "error", message, evidence, first=step, at=step)
+
+    def _had_learnt(self, values: Series, found: Progress, rise: float) -> bool:
+        """True if there was something to lose, and a rise over six standard errors of a twentieth's mean, outliers counted."""
+        if len(values) < _SHORT or found.best > 0.9 * found.reference:
+            return False
+        deviation = float(np.sqrt(np.square(np.diff(values)).mean() / 2))
+        return bool(rise > 6 * deviation / np.sqrt(max(1, len(values) // 20)))
 
     def _downwards(self, trace: Trace, found: Progress) -> Finding:
         """A loss that falls where it means nothing: below zero, or away from the targets."""

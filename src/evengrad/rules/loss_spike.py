@@ -81,6 +81,9 @@ class LossSpike(Rule):
         above = np.flatnonzero(early > most)
         if len(above) < 2 and not (len(above) and early.max() > 4 * most):
             return []
+        later = values[_BEFORE:]
+        if len(later) > 10 and early.max() < 3 * np.nanmax(later):
+            return []  # losses of this size are usual here
         return [(float(early.max() - values[0]) / abs(found.reference), int(above[0]), int(above[-1]))]
 
     def _spikes(self, values: Series, scale: float) -> list[tuple[float, int, int]]:

@@ -22,8 +22,8 @@ class OscillatingLoss(Rule):
     """Steps overshoot: the loss swings by more than batches differ, or jumps about above what a constant answer gets.
 
     Swings are those of the means of fortieths of the run, after its first quarter. One counts if it is larger than `min_swing` and than six
-    standard errors of a mean, so that the noise of small batches is no swing (under 1 false alarm in 1,000 flat curves, whatever their
-    noise: tests/rules/test_over_time.py). Steps that jump by `min_jump` count where the loss lies above the constant answer's: there,
+    standard errors of a mean, so that the noise of small batches is no swing (at most 3 false alarms in 1,000 flat curves,
+    whatever their noise: tests/rules/test_over_time.py). Steps that jump by `min_jump` count where the loss lies above the constant answer's: there,
     samples of a batch hardly differ unless the network is confidently wrong.
 
     Attributes:
@@ -60,7 +60,12 @@ class OscillatingLoss(Rule):
             severity = "note" if found.thrives else "warning"
             evidence = Evidence(signal=name, value=swings, relation=">", threshold=self.max_swings, unit=unit, where="loss", step=begin)
             message = f"the loss swings {swings} times by {self.min_swing * scale:.2g} or more after step {begin:,}, around {level:.3g}"
-        elif jump > self.min_jump and level > 1.05 * found.reference and level < 3 * found.start + 3 * scale and self._known(trace):
+        elif (
+            jump > self.min_jump
+            and level > found.reference + max(0.05 * scale, self._chance(loss.values))
+            and level < 3 * found.start + 3 * scale
+            and self._known(trace)
+        ):
             severity = "warning"
             evidence = Evidence(
                 signal="jump", value=jump, relation=">", threshold=self.min_jump, unit="of the loss", where="loss", step=begin
@@ -78,6 +83,11 @@ class OscillatingLoss(Rule):
         if found is None or loss is None or not np.isfinite(loss.values).all() or not found.reference:
             return np.nan
         return float(self._swings(loss.values, abs(found.reference)))
+
+    def _chance(self, values: Series) -> float:
+        """Four standard errors of the level, outliers counted."""
+        late = values[len(values) // 2 :]
+        return float(4 * np.sqrt(np.square(np.diff(late)).mean() / 2 / len(late)))
 
     def _known(self, trace: Trace) -> bool:
         """True for classes: numbers to come near to differ from batch to batch whatever the network."""

@@ -11,8 +11,9 @@ from torch import nn
 from evengrad.changes import proposed
 from evengrad.examine import diagnose_run
 from evengrad.judge import chosen_rules
+from evengrad.recording import Recording
 from evengrad.replays import Replays
-from evengrad.training import Experiment
+from evengrad.training import Experiment, again, train
 from evengrad.types import Finding, Trace
 
 X = torch.randn(256, 6, generator=torch.Generator().manual_seed(0))
@@ -72,3 +73,52 @@ def test_the_loss_after_as_many_steps_is_what_counts() -> None:
     assert {i.signal for i in found} == {f"loss_after_{steps}_steps"}
     assert found[-1].before == float(np.mean(trace.curves["loss"].values[:steps][-(steps // 4) :]))
     assert found[-1].after < 0.75 * found[-1].before
+
+
+def one_bad_batch() -> Experiment:
+    """A training in which the batch of step 100 is a thousand times too large: once, and nobody clips."""
+    batches = [(X[i], Y[i]) for i in (torch.arange(32) + 32 * k for k in range(8))]
+    order = [batches[k % 8] for k in range(160)]
+    order[100] = (1000 * order[100][0], 1 - order[100][1])
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2))
+
+    def adam(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameters(), 0.01)
+
+    return Experiment(network, lambda: iter(order), nn.CrossEntropyLoss(), adam, epochs=1)
+
+
+def recorded(given: Experiment) -> tuple[Recording, Trace]:
+    recording = Recording(loop={})
+    result = train(given, watcher=recording)
+    return recording, recording.trace(result.losses)
+
+
+def test_the_steps_around_a_jump_are_met_again_from_a_snapshot() -> None:
+    recording, trace = recorded(one_bad_batch())
+    snapshot = recording.snapshot
+    assert snapshot is not None
+    assert snapshot.jump == 100
+    assert 0 < snapshot.step <= 96
+    losses = again(one_bad_batch(), snapshot, [], seed=0)
+    np.testing.assert_array_equal(losses, trace.curves["loss"].values[snapshot.step : snapshot.step + len(losses)])
+    assert snapshot.step + len(losses) > 110
+
+
+def test_a_change_is_judged_by_how_far_the_loss_still_jumps() -> None:
+    given = one_bad_batch()
+    recording, trace = recorded(given)
+    spike = stuck(100, "OPT006", "loss_spike")
+    replays = Replays(given, RULES, trace, seed=0, seconds=math.inf, snapshot=recording.snapshot)
+    found = replays.tried([spike], proposed([spike], trace))
+    assert found
+    assert {i.signal for i in found} == {"highest_loss"}
+    assert {i.proposal.remedy for i in found} <= {"lower_rate", "clip_norm", "clip_value"}
+    assert all(i.before == trace.curves["loss"].values[90:].max() for i in found)
+
+
+def test_a_calm_run_leaves_no_snapshot() -> None:
+    recording, _ = recorded(experiment(0.1))
+    assert recording.snapshot is None

@@ -60,7 +60,7 @@ class Seen:
     def before(self, rig: Rig, batch: Batch) -> None:
         self.inputs.append(batch.inputs)
 
-    def after(self, rig: Rig, batch: Batch) -> None:
+    def after(self, rig: Rig, batch: Batch, loss: Tensor) -> None:
         assert rig.step == len(self.inputs)
 
 

@@ -60,7 +60,7 @@ class _Scores:
     def before(self, rig: Rig, batch: Batch) -> None:
         pass
 
-    def after(self, rig: Rig, batch: Batch) -> None:
+    def after(self, rig: Rig, batch: Batch, loss: Any) -> None:
         if rig.step in self.at:
             self.scores[rig.step] = score(rig.model, self.split, self.program.metric)
 

@@ -157,7 +157,7 @@ class _Scan:
             message = f"first value that is not finite at step {rig.step:,}: {bad.message}"
             self.found = (Event(step=rig.step, kind="bad_operation", message=message, where=bad.where),)
 
-    def after(self, rig: Rig, batch: Batch) -> None:
+    def after(self, rig: Rig, batch: Batch, loss: torch.Tensor) -> None:
         pass
 
 

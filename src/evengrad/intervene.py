@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from evengrad.causes import folded, root_causes
 from evengrad.changes import Change, intervention, proposed, verdict
 from evengrad.errors import EvengradError
-from evengrad.recording import trace_of
+from evengrad.recording import Snapshot, trace_of
 from evengrad.remedies.base import undo_all
 from evengrad.replays import Replays
 from evengrad.report import Report
@@ -37,6 +37,7 @@ class Bench:
 
     Attributes:
         seconds: Wall-clock budget of training again.
+        snapshot: The training shortly before its loss jumped, or None.
     """
 
     rig: Rig
@@ -44,6 +45,7 @@ class Bench:
     rules: dict[str, Rule]
     experiment: Experiment | None = None
     seconds: float = math.inf
+    snapshot: Snapshot | None = None
 
 
 def add_causes(report: Report, bench: Bench) -> Report:
@@ -65,7 +67,7 @@ def add_causes(report: Report, bench: Bench) -> Report:
         else:
             tried += _at_once(early, changes, replace(bench, rig=copied), trace.at(int(trace.steps[0])))
     if late and bench.experiment is not None:
-        replays = Replays(bench.experiment, bench.rules, trace, seed=bench.rig.seed, seconds=bench.seconds)
+        replays = Replays(bench.experiment, bench.rules, trace, seed=bench.rig.seed, seconds=bench.seconds, snapshot=bench.snapshot)
         tried += replays.tried(late, changes)
         skipped |= replays.skipped
     findings = folded([_caused(f, tried) for f in report.findings])

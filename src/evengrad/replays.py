@@ -1,4 +1,4 @@
-"""Findings that only training shows, and changes -> the first steps trained again with each change, and what became of the fault."""
+"""Findings that only training shows, and changes -> some steps trained again with each change, and what became of the fault."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 
 from evengrad.changes import Change, intervention, verdict
 from evengrad.errors import EvengradError
-from evengrad.recording import Recording
+from evengrad.recording import Recording, Snapshot
 from evengrad.rules import Rule
 from evengrad.signals.curves import progress
-from evengrad.training import Experiment, train
+from evengrad.training import Experiment, again, train
 from evengrad.types import Finding, Intervention, Series, Trace
 
 _LONGEST = 200  # steps
 _PART = 8  # a fault of the whole curve is looked at over an eighth of it
 _GAIN = 0.1  # of the loss that is to be beaten: a change that gains less has not brought learning about
 _BETTER = 0.75  # of the loss without the change
+_SUDDEN = {"loss_spike", "loss_divergence", "nan_or_inf", "exploding_gradient"}  # what a snapshot is kept for
+_BEFORE, _CALM, _JUMP = 32, 0.25, 3.0  # losses before a jump; share of its height, and multiple of the usual loss, that are none
 
 
 class Replays:
@@ -31,17 +33,28 @@ class Replays:
         trace: What it showed.
         seed: The seed that it was trained with.
         seconds: Wall-clock budget.
+        snapshot: The training shortly before its loss jumped, and the batches since, or None.
     """
 
-    def __init__(self, experiment: Experiment, rules: Mapping[str, Rule], trace: Trace, *, seed: int, seconds: float) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        rules: Mapping[str, Rule],
+        trace: Trace,
+        *,
+        seed: int,
+        seconds: float,
+        snapshot: Snapshot | None = None,
+    ) -> None:
         self._experiment, self._rules, self._trace, self._seed = experiment, rules, trace, seed
+        self._snapshot = snapshot if snapshot is not None and snapshot.step > 0 else None
         self._until = time.perf_counter() + seconds
         self.skipped: dict[str, str] = {}
 
     def tried(self, findings: Sequence[Finding], changes: Sequence[Change]) -> list[Intervention]:
         """Returns an intervention for each change that was tried for each of these findings."""
         found: list[Intervention] = []
-        beyond = [f for f in findings if not self._of_curve(f) and f.steps[0] >= _LONGEST]
+        beyond = [f for f in findings if not self._of_curve(f) and not self._kept(f) and f.steps[0] >= _LONGEST]
         if beyond:
             self.skipped["causes of late faults"] = f"training again up to step {min(f.steps[0] for f in beyond):,} would take too long"
         findings = [f for f in findings if f not in beyond]
@@ -53,8 +66,44 @@ class Replays:
             if time.perf_counter() > self._until:
                 self.skipped["some changes"] = "training again with each of them would have taken longer than the budget"
                 break
-            found += self._replayed(change, open_)
+            kept = [f for f in open_ if self._kept(f)]
+            if kept and not change.remedy.shows_at_once:  # what changes the loop; other changes would undo what was learnt
+                found += self._rewound(change, kept)
+            rest = [f for f in open_ if f not in kept]
+            found += self._replayed(change, rest) if rest else []
         return found
+
+    def _rewound(self, change: Change, findings: Sequence[Finding]) -> list[Intervention]:
+        """Takes the steps around the jump again from the snapshot, and compares how far the loss jumps."""
+        assert self._snapshot is not None  # findings are only kept with one
+        losses, start = self._trace.curves["loss"].values, self._snapshot.step
+        try:
+            after = again(self._experiment, self._snapshot, [change.proposal], seed=self._seed)
+        except EvengradError:
+            after = np.full(len(self._snapshot.batches), math.nan)
+        usual = float(np.median(losses[max(0, start - _BEFORE) : start + 1]))
+        before_top, after_top = _top(losses[start : start + len(after)]), _top(after)
+        calm = usual + _CALM * (before_top - usual) if math.isfinite(before_top) else _JUMP * abs(usual)
+        restored = after_top <= calm
+        return [
+            Intervention(
+                proposal=change.proposal,
+                cause=change.proposal.cause,
+                code=finding.code,
+                signal="highest_loss",
+                before=before_top,
+                after=after_top,
+                restored=restored,
+                findings=() if restored else (finding.code,),
+            )
+            for finding in findings
+        ]
+
+    def _kept(self, finding: Finding) -> bool:
+        """True if the finding is about the jump that a snapshot was kept for."""
+        if self._snapshot is None or self._snapshot.jump is None or finding.symptom not in _SUDDEN:
+            return False
+        return self._snapshot.step <= finding.steps[0] <= self._snapshot.step + len(self._snapshot.batches)
 
     def _replayed(self, change: Change, findings: Sequence[Finding]) -> list[Intervention]:
         horizon = max(self._horizon(f) for f in findings)
@@ -99,6 +148,10 @@ class Replays:
         if self._of_curve(finding):
             return int(np.clip(len(self._trace.curves["loss"].values) // _PART, 20, _LONGEST))
         return min(_LONGEST, 2 * finding.steps[0] + 50)
+
+
+def _top(values: Series) -> float:
+    return float(values.max()) if np.isfinite(values).all() else math.inf
 
 
 def _last(values: Series) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.errors import EvengradError, ForwardError, InputError, unknown
+from evengrad.recording import Snapshot
 from evengrad.remedies import discovered
 from evengrad.rig import Rig
 from evengrad.trace.batch import Batch, Loss, call, scalar_loss
@@ -108,8 +109,8 @@ class Watcher(Protocol):
     def before(self, rig: Rig, batch: Batch) -> None:
         """Sees the batch, before the step."""
 
-    def after(self, rig: Rig, batch: Batch) -> None:
-        """Sees the rig, after the step."""
+    def after(self, rig: Rig, batch: Batch, loss: Tensor) -> None:
+        """Sees the rig, after the step, and the step's loss."""
 
 
 def build(experiment: Experiment, seed: int = 0) -> Rig:
@@ -179,7 +180,7 @@ def train(
                     watcher.before(rig, batch)
                 losses.append(_step(rig, batch))
                 if watcher is not None:
-                    watcher.after(rig, batch)
+                    watcher.after(rig, batch, losses[-1])
                 late = max_seconds is not None and time.perf_counter() - started > max_seconds
                 if late or rig.step == max_steps:
                     break
@@ -190,6 +191,19 @@ def train(
         values = torch.stack(losses).double().cpu().numpy()
         metric = evaluate(experiment, rig) if np.isfinite(values[-1]) else math.nan
     return TrainResult(metric, values, rig.model, time.perf_counter() - started)
+
+
+def again(experiment: Experiment, snapshot: Snapshot, proposals: Sequence[Proposal], *, seed: int) -> Series:
+    """Takes the steps behind a snapshot again with these changes, and returns their losses float64 (N,); without changes the same ones."""
+    rig, remedies = build(experiment, seed), discovered()
+    rig.model.train()
+    with torch.random.fork_rng():
+        snapshot.restore(rig)
+        for proposal in proposals:
+            remedies[proposal.remedy]().apply(rig, proposal)
+        losses = [_step(rig, batch) for batch in snapshot.batches]
+    values: Series = torch.stack(losses).double().cpu().numpy()
+    return values
 
 
 def evaluate(experiment: Experiment, rig: Rig) -> float:

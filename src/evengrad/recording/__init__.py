@@ -2,5 +2,6 @@
 
 from evengrad.recording.one_pass import trace_of
 from evengrad.recording.recording import Recording
+from evengrad.recording.rewind import Snapshot
 
-__all__ = ["Recording", "trace_of"]
+__all__ = ["Recording", "Snapshot", "trace_of"]

@@ -12,6 +12,7 @@ import torch
 
 from evengrad.recording.checkpoints import Checkpoints, right_share
 from evengrad.recording.one_pass import facts_of, run_of
+from evengrad.recording.rewind import Rewind, Snapshot
 from evengrad.recording.sequences import Sequences
 from evengrad.recording.stepping import Accumulation, Step
 from evengrad.rig import Rig
@@ -59,6 +60,7 @@ class Recording:
         self._step: Step | None = None
         self._standard: list[torch.Tensor | None] = []
         self._sequences = Sequences()
+        self._rewind = None if loop is None else Rewind()
 
     def before(self, rig: Rig, batch: Batch) -> None:
         """Measures the step about to be taken, if it is one of the sample."""
@@ -67,6 +69,8 @@ class Recording:
         self._samples.add(batch)
         if self._checkpoints is not None:
             self._checkpoints.see(rig, batch)
+        if self._rewind is not None:
+            self._rewind.before(rig, batch)
         if rig.step == self._next:
             self._measure(rig, batch)
 
@@ -92,8 +96,15 @@ class Recording:
         if share is not None:
             self._accuracy.append((rig.step, share))
 
-    def after(self, rig: Rig, batch: Batch) -> None:
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The state shortly before the loss jumped, and the batches since; None if it did not."""
+        return None if self._rewind is None else self._rewind.kept
+
+    def after(self, rig: Rig, batch: Batch, loss: torch.Tensor) -> None:
         """Adds what the step did: the gradients that the optimizer consumed, and the true change of the weights."""
+        if self._rewind is not None:
+            self._rewind.after(rig, loss)
         if self._modules is not None and self._first is not None:
             run, facts, layers = self._first
             self._first, self._modules = (run, replace(facts, modules=(facts.modules or {}) | self._modules.facts()), layers), None

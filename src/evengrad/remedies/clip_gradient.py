@@ -20,7 +20,7 @@ from evengrad.types import Finding, Proposal, Trace
 class _Clip(Remedy):
     """Cuts gradients in an optimizer step-pre-hook, so that the loop stays as it is."""
 
-    symptoms: ClassVar[tuple[str, ...]] = ("exploding_gradient", "nan_or_inf")
+    symptoms: ClassVar[tuple[str, ...]] = ("exploding_gradient", "nan_or_inf", "loss_spike", "loss_divergence")
     change: ClassVar[int] = base.CLIP
     shows_at_once: ClassVar[bool] = False
     option: ClassVar[str]

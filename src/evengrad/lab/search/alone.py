@@ -49,7 +49,7 @@ class _Looking:
             if why:
                 raise _StoppedError(End(HEALTH, rig.step, reason=why, rungs=self.rungs))
 
-    def after(self, rig: Rig, batch: Batch) -> None:
+    def after(self, rig: Rig, batch: Batch, loss: torch.Tensor) -> None:
         epoch, left = divmod(rig.step, self._per_epoch)
         if left or epoch not in self._watch.rungs:
             return

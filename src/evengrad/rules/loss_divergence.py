@@ -22,8 +22,8 @@ class LossDivergence(Rule):
     """The loss ends far above where it has been: it gave back most of what was learnt, or stands above where it began.
 
     A loss is compared with itself by the means of twentieths of the run, and a rise counts from six of their standard errors on, so that
-    noise of small batches is none (at most 3 false alarms in 1,000 flat curves,
-    whatever their noise: tests/rules/test_over_time.py).
+    noise of small batches is none (at most 3 false alarms in 1,000 flat curves, whatever their noise:
+    tests/rules/test_over_time.py).
 
     Attributes:
         max_regained: Largest healthy share of the way down that the loss has come back, in [0, 1].

@@ -22,8 +22,8 @@ class OscillatingLoss(Rule):
     """Steps overshoot: the loss swings by more than batches differ, or jumps about above what a constant answer gets.
 
     Swings are those of the means of fortieths of the run, after its first quarter. One counts if it is larger than `min_swing` and than six
-    standard errors of a mean, so that the noise of small batches is no swing (at most 3 false alarms in 1,000 flat curves,
-    whatever their noise: tests/rules/test_over_time.py). Steps that jump by `min_jump` count where the loss lies above the constant answer's: there,
+    standard errors of a mean, so that the noise of small batches is no swing (at most 3 false alarms in 1,000 flat curves, whatever their
+    noise: tests/rules/test_over_time.py). Steps that jump by `min_jump` count where the loss lies above the constant answer's: there,
     samples of a batch hardly differ unless the network is confidently wrong.
 
     Attributes:

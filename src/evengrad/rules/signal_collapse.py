@@ -57,7 +57,7 @@ class SignalCollapse(Rule):
         if zero is not None:
             message = f"from {place(trace, zero)} on, every sample looks the same: the spread across samples is exactly zero"
         else:
-            share = f"{spread[rows[-1]] / spread[rows[0]]:.1e} of what it is at {place(trace, rows[0])}"
+            share = f"{float(spread[rows[-1]]) / float(spread[rows[0]]):.1e} of what it is at {place(trace, rows[0])}"
             message = (
                 f"the spread across samples falls to {share} by {place(trace, rows[-1])}: later layers see nearly the same for every input"
             )

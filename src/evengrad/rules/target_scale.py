@@ -13,6 +13,7 @@ from evengrad.rules.base import Examples, Rule
 from evengrad.signals.curves import progress
 from evengrad.types import Evidence, Facts, Finding, Trace
 
+_HUGE = 100.0  # deviations or offsets from which little is left to luck
 _NUMBERS = {"mse", "l1", "smooth_l1"}
 
 
@@ -28,6 +29,7 @@ class TargetScale(Rule):
         min_scale: Smallest healthy standard deviation of the targets.
         max_offset: Largest healthy |mean| of the targets, in their own unit.
         min_learnt: Share of the best constant answer's loss that is gone in a run that suffers no harm.
+        min_learnt_huge: The same for targets in the hundreds and thousands.
 
     Reference: LeCun, Bottou, Orr & Müller 1998, Efficient BackProp, sec. 4.5.
     """
@@ -42,7 +44,8 @@ class TargetScale(Rule):
     max_scale: float = 10.0
     min_scale: float = 0.02
     max_offset: float = 10.0
-    min_learnt: float = 0.97
+    min_learnt: float = 0.9
+    min_learnt_huge: float = 0.97
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         evidence = self._evidence(trace)
@@ -53,7 +56,9 @@ class TargetScale(Rule):
         span = f"from {float(targets['min']):.4g} to {float(targets['max']):.4g}"
         message = f"targets are not scaled: mean {mean:.3g}, standard deviation {std:.3g}, {span}"
         ran = progress(trace)
-        severity = "note" if ran is not None and ran.learnt >= self.min_learnt else "warning"
+        severity = (
+            "note" if ran is not None and ran.learnt >= (self.min_learnt if evidence.value < _HUGE else self.min_learnt_huge) else "warning"
+        )
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("targets",), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="target_not_scaled")
 

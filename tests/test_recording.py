@@ -183,12 +183,15 @@ def test_the_loop_is_described() -> None:
         (nn.functional.mse_loss, X[:8, :2], "mse", 1),
         (nn.BCEWithLogitsLoss(), (X[:8, :2] > 0).float(), "bce_with_logits", 1),
         (lambda o, y: -nn.functional.cross_entropy(o, y), Y[:8], "cross_entropy", -1),
+        (lambda o, y: nn.functional.softplus(o[:, 0] * (1 - 2 * y)).mean(), Y[:8], "other", 1),
         (lambda o, y: -o.softmax(1)[torch.arange(len(y)), y].log().mean(), Y[:8], "other", 1),
     ],
-    ids=["cross-entropy", "mse", "bce", "negated", "own"],
+    ids=["cross-entropy", "mse", "bce", "negated", "one unit", "own"],
 )
 def test_a_loss_is_known_by_what_it_calls_and_where_it_pulls(loss_fn: Any, targets: Tensor, op: str, toward: int) -> None:
-    trace = eg.check(network(), X[:8], targets, loss_fn, causes=False).trace
+    one_unit = op == "other" and "softplus" in loss_fn.__code__.co_names
+    model = nn.Sequential(nn.Linear(6, 1)) if one_unit else network()
+    trace = eg.check(model, X[:8], targets, loss_fn, causes=False).trace
     assert trace is not None
     facts = trace.facts.loss or {}
     assert facts["op"] == op

@@ -106,7 +106,9 @@ def _vary(values: Tensor) -> bool:
 def _toward(op: str, answers: Tensor, wanted: Tensor, slope: Tensor) -> float | None:
     """1 if a step down the loss brings every answer nearer to its target, -1 if it takes every one away."""
     if not wanted.is_floating_point():
-        if wanted.dim() != answers.dim() - 1 or not answers.numel():
+        if wanted.numel() == answers.numel() and bool(((wanted == 0) | (wanted == 1)).all()):  # one unit answers for two classes
+            return float((-slope.reshape(-1) * (2 * wanted.reshape(-1) - 1)).sign().mean())
+        if wanted.dim() != answers.dim() - 1 or not answers.numel() or int(wanted.max()) >= answers.shape[1]:
             return None
         used = wanted >= 0
         pull = -slope.gather(1, wanted.clamp_min(0).unsqueeze(1)).squeeze(1)[used]

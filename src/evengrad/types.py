@@ -116,8 +116,8 @@ class Facts:
         optimizer: name, lr, weight_decay, momentum, maximize, missing (trainable parameters that it does not have), foreign (number of its
             parameters that the model does not have), frozen (parameters with requires_grad off).
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
-            statistics are taken over), dropouts (name, p, training), dtypes (of the parameters), forget_bias (of LSTM rows), post_norms
-            (norms that stand behind a residual addition).
+            statistics are taken over), dropouts (name, kind, p, training), dtypes (of the parameters), forget_bias (of LSTM rows),
+            post_norms (norms that stand behind a residual addition).
         loop: what training does: standard (no train_step of the user's), samples, batch_size, epochs, steps (planned), and accumulated
             (cosine between what the step used beyond the batch's own gradient and the step before's; about 1 where gradients are not
             zeroed).

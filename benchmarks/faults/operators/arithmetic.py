@@ -39,7 +39,7 @@ OPERATORS = (
     ),
     Operator(
         name="stored-in-bfloat16", cause="low_precision", half="reported", symptoms=ROUNDED, places=("layers", "optimizer", "loop"),
-        on=("mlp-patient-gelu", "deep-tanh20"), mutate=lambda p: p.having(train_step=stored_in_bfloat16),
+        on=("mlp-patient-gelu",), mutate=lambda p: p.having(train_step=stored_in_bfloat16),
         fits=lambda p: p.train_step is None,
     ),
 )  # fmt: skip

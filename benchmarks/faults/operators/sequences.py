@@ -52,11 +52,11 @@ OPERATORS = (
     ),
     Operator(
         name="plain-rnn-over-60-steps", cause="long_memory", half="reported", symptoms=FORGETS, places=("layers",),
-        on=("gru-adding",), mutate=_plain_and_long, fits=_recurrent,
+        on=("gru-adding", "lstm-adding"), mutate=_plain_and_long, fits=_recurrent,
     ),
     Operator(
         name="forget-gates-shut", cause="long_memory", half="reported", symptoms=FORGETS, places=("layers",),
-        on=("lstm-adding",), mutate=lambda p: p.edited(_shut), fits=lambda p: getattr(p.net, "cell", "") == "lstm",
+        on=("lstm-rows",), mutate=lambda p: p.edited(_shut), fits=lambda p: getattr(p.net, "cell", "") == "lstm",
     ),
     Operator(
         name="queries-and-keys-x20", cause="attention_logits", half="tuning", symptoms=SHARP, places=("layers",),

@@ -98,7 +98,7 @@ class LossSpike(Rule):
             level = float(np.median(before))
             back = np.flatnonzero(values[place:] <= max(before.max(), level + 0.2 * (np.median(ahead) - level)))
             height = float(np.median(ahead) - level) / scale
-            if len(back) and height >= self.min_height and back[0] <= max(50, count // 5):
+            if len(back) and height >= self.min_height and 0 < back[0] <= max(50, count // 5):
                 found.append((height, place, place + int(back[0]) - 1))
             place += max(1, int(back[0])) if len(back) else count
             place = max(place, _BEFORE)

@@ -12,6 +12,7 @@ from evengrad.errors import InputError
 
 _ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
 _RAREST = 16  # steps between two norms of all gradients, at most
+_NORMS, _LAYERS = 0.15, 0.25  # parts of the budget: for these norms, and for the layers however much the rest has taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,9 @@ class Cadence:
     """Which steps are looked into, and how far.
 
     Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
-    first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which half of the budget has
-    room. A quarter of it is for the norm of all gradients, which is measured at every step where that fits (and always under a guard).
+    first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room after all
+    else, or at least for a quarter of it. The norm of all gradients is measured at every step where that fits into 15% of the budget (and
+    always under a guard), at least at every 16th. What the first steps cost is made up for later: the budget holds over some hundred steps.
     Where a step takes only milliseconds, the hooks alone can cost more than the budget.
 
     Attributes:
@@ -52,30 +54,24 @@ class Cadence:
 
 
 class Clock:
-    """Applies a cadence to one run; a context manager that keeps time of what watching costs."""
+    """Applies a cadence to one run, and keeps account of what watching costs.
+
+    Attributes:
+        cadence: The cadence.
+        spent: Seconds in watching's own code, as far as it has a place of its own.
+        next_due: First step at which anything is to be measured.
+    """
 
     def __init__(self, cadence: Cadence) -> None:
         self.cadence = cadence
-        self.spent = 0.0  # seconds in watching's own code
-        self._started = time.perf_counter()
-        self._next, self._layer_cost, self._layers_spent = 0, 0.0, 0.0
-        self._norm_last, self._norm_every, self._norm_cost, self._step_cost = -1, 1, math.inf, 0.0
-        self._depth, self._entered = 0, 0.0
+        self.spent, self.next_due = 0.0, 0
+        self._started = self._turned = time.perf_counter()
+        self._spent_then = 0.0
+        self._next_parameters = self._next_norm = 0
+        self._norm_cost, self._layer_cost, self._layers_spent = math.inf, 0.0, 0.0
         self._histograms = 0
-        self._plain: deque[float] = deque(maxlen=31)
+        self._plain: deque[float] = deque(maxlen=31)  # seconds of the training's own at steps not looked at from inside
         self._looked: float | None = None
-        self._step_began, self._spent_then = time.perf_counter(), 0.0
-
-    def __enter__(self) -> None:
-        """Counts the time until the exit as watching's; may be nested."""
-        self._depth += 1
-        if self._depth == 1:
-            self._entered = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self.spent += time.perf_counter() - self._entered
 
     @property
     def elapsed(self) -> float:
@@ -84,29 +80,29 @@ class Clock:
 
     def parameters_due(self, step: int) -> bool:
         """True if gradients, weights and updates of this step are looked into."""
-        every = self.cadence.parameters
-        return step % every == 0 if every is not None else step >= self._next
+        return step >= self._next_parameters
 
     def layers_due(self, step: int) -> bool:
-        """True if what flows through the layers at this step is looked into, too: the first, and then as half of the budget allows."""
+        """True if what flows through the layers at this step is looked into, too: the first, and then as the budget allows."""
         if self.cadence.layers is not None:
-            return step % self.cadence.layers == 0
-        room = 0.5 * self.cadence.budget * self.elapsed - self._layers_spent
-        return self.parameters_due(step) and (step == 0 or (len(self._plain) >= _ENOUGH_STEPS and self._layer_cost <= room))
+            return step % self.cadence.layers == 0 and self.parameters_due(step)
+        if not self.parameters_due(step) or (step and len(self._plain) < _ENOUGH_STEPS):
+            return step == 0
+        allowed = self.cadence.budget * self.elapsed
+        room = max(allowed - self.spent, _LAYERS * allowed - self._layers_spent)
+        return step == 0 or self._layer_cost <= room
 
     def norm_due(self, step: int) -> bool:
-        """True if the norm of all gradients is measured at this step: at each, or as often as a quarter of the budget allows."""
-        return step - self._norm_last >= self._norm_every or self.parameters_due(step)
+        """True if the norm of all gradients is measured at this step: at each, or as often as its part of the budget allows."""
+        return step >= self.next_due
 
     def norm_took(self, step: int, seconds: float) -> None:
-        """Remembers the step, and the quickest such measurement."""
-        self._norm_last, self._norm_cost = step, min(self._norm_cost, seconds)
-
-    def _plain_took(self, seconds: float) -> None:
-        """Remembers how long a step of the training takes by itself."""
-        self._step_cost = seconds if self._step_cost == 0 else 0.9 * self._step_cost + 0.1 * seconds
-        allowed = 0.25 * self.cadence.budget * self._step_cost
-        self._norm_every = max(1, min(_RAREST, math.ceil(self._norm_cost / allowed))) if allowed > 0 else 1
+        """Remembers the quickest such measurement, and plans the next."""
+        self._norm_cost = min(self._norm_cost, seconds)
+        own = sum(self._plain) / len(self._plain) if self._plain else 0.0
+        allowed = _NORMS * self.cadence.budget * own
+        self._next_norm = step + (max(1, min(_RAREST, math.ceil(self._norm_cost / allowed))) if allowed > 0 else 1)
+        self.next_due = min(self._next_norm, self._next_parameters)
 
     def histograms_due(self) -> bool:
         """True at every eighth step that is looked into, or as often as the layers where a cadence for them is given."""
@@ -115,7 +111,12 @@ class Clock:
 
     def taken(self, step: int) -> None:
         """Plans the next sampled step."""
-        self._next = step + 1 if step < self.cadence.dense else max(step + 1, int(step * self.cadence.growth))
+        every = self.cadence.parameters
+        if every is not None:
+            self._next_parameters = (step // every + 1) * every
+        else:
+            self._next_parameters = step + 1 if step < self.cadence.dense else max(step + 1, int(step * self.cadence.growth))
+        self.next_due = min(self._next_norm, self._next_parameters)
 
     def looked_inside(self, seconds: float) -> None:
         """Notes a look from inside the step's own pass, and what evaluating it took; the rest shows when the step is over."""
@@ -123,19 +124,18 @@ class Clock:
 
     def step_over(self) -> None:
         """Compares a step that was looked at from inside with those that were not, since a function mode's cost has no place of its own."""
-        now, spent = time.perf_counter(), self.spent + time.perf_counter() - self._entered
-        own = (now - self._step_began) - (spent - self._spent_then)
-        self._step_began, self._spent_then = now, spent
+        now = time.perf_counter()
+        own = (now - self._turned) - (self.spent - self._spent_then)
         looked, self._looked = self._looked, None
         if looked is None:
             self._plain.append(own)
-            self._plain_took(own)
-        elif len(self._plain) >= _ENOUGH_STEPS:
-            extra = max(0.0, own - statistics.median(self._plain))
+        else:
+            extra = max(0.0, own - statistics.median(self._plain)) if len(self._plain) >= _ENOUGH_STEPS else 0.0
             self.spent += extra
             self.layers_took(extra + looked)
+        self._turned, self._spent_then = now, self.spent
 
     def layers_took(self, seconds: float) -> None:
-        """Remembers what the last look at the layers cost; the first, which reads the structure, is no measure of those to come."""
+        """Remembers what the last look at the layers cost."""
         self._layer_cost = seconds
         self._layers_spent += seconds

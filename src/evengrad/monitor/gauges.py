@@ -3,33 +3,75 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evengrad.trace.recorder import stored
 from evengrad.trace.stats import tensor_stats
 from evengrad.types import Floats, Series
 
+_FIRST = 8  # parameters that a small one is looked for among
 _SAMPLE = 4096  # entries of a tensor that means and changes are taken over; tensors up to this size are looked at in full
-_GLANCE = 512
-_RUN = 64
+_RUN = 64  # entries that lie side by side
 _BINS = 64
 _SAFE = (1e-15, 1e15)  # norms between these have squares that single precision holds
+_SINGLE = (1.2e-38, 3.4e38)  # what single precision holds in full
+_USUAL = frozenset({Tensor, nn.Parameter})
+_PLAIN = frozenset({torch.float32, torch.float64})
 _GRAD = ("grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")
 _WEIGHT = ("weight_norm", "weight_abs_mean")
 _UPDATE = ("update_norm", "update_abs_max")
 
 
 @dataclass(frozen=True)
-class Held:
-    """Sampled entries of the weights as they were before a step."""
+class Reading:
+    """Norms of gradients at one moment, and what tells later whether they still hold.
 
-    rows: tuple[int, ...]
-    values: tuple[Tensor, ...]
+    Attributes:
+        total: L2 norm of all of them together: a number, or on a GPU a tensor that nothing has waited for.
+        gradients: The gradients.
+        versions: How often each had been written to.
+        norms: The norm of each; empty on a GPU.
+        sample: Sampled entries of those of rows (n, S), or None.
+    """
+
+    total: float | Tensor
+    gradients: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+    norms: tuple[float, ...]
+    sample: Tensor | None = None
+
+    def holds(self, gradients: Sequence[Tensor], sample: Tensor) -> bool:
+        """True if these are the gradients that were read, and neither their versions nor their samples tell of a change.
+
+        What is written through `.data` has no version; it would have to spare every sampled entry.
+        """
+        if self.sample is None or not self.norms or len(gradients) != len(self.gradients):
+            return False
+        if any(g is not h or g._version != v for g, h, v in zip(gradients, self.gradients, self.versions, strict=True)):
+            return False
+        return torch.equal(sample, self.sample)
+
+
+@torch.no_grad()
+def read(parameters: Sequence[Tensor], sample: Tensor | None = None) -> Reading:
+    """Reads the norms of the gradients of parameters that have one; a norm is not finite if an element is not (on a GPU beyond 1e19, too)."""
+    gradients = tuple(p.grad for p in parameters if p.grad is not None)
+    versions = tuple(g._version for g in gradients)
+    values = [dense(g) for g in gradients]
+    if not values:
+        return Reading(0.0, (), (), (), sample)
+    norms = torch._foreach_norm(values)
+    if any(n.is_cuda for n in norms):
+        return Reading(
+            torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.float32) for n in norms])), gradients, versions, ()
+        )
+    exact = [n if _SAFE[0] < n < _SAFE[1] else _wide_norm(v) for n, v in zip(torch.stack(norms).tolist(), values, strict=True)]
+    return Reading(math.hypot(*exact), gradients, versions, tuple(exact), sample)
 
 
 class Gauge:
@@ -43,58 +85,87 @@ class Gauge:
         self._weights = tuple(weights)
 
     @torch.no_grad()
-    def before(self, rows: Sequence[int], scale: Tensor | float = 1.0) -> tuple[dict[str, Floats], Held]:
-        """Measures gradients and weights of these rows, and keeps what `after` needs; gradients are divided by `scale`."""
-        weights = [self._weights[row] for row in rows]
-        moved = tuple(row for row, w in zip(rows, weights, strict=True) if w.grad is not None)
-        values = _measured([dense(self._weights[row].grad) for row in moved])
-        values[:, :4] /= float(scale)
-        columns = self._columns(_GRAD, moved, values)
-        samples = [_sampled(dense(w), _SAMPLE).clone() for w in weights]
-        norms = [torch.linalg.vector_norm(s) * math.sqrt(w.numel() / max(1, s.numel())) for w, s in zip(weights, samples, strict=True)]
-        host = torch.stack([*norms, *(s.abs().mean() for s in samples)]).float().cpu().numpy() if weights else np.zeros(0, np.float32)
-        columns |= self._columns(_WEIGHT, rows, host.reshape(2, -1).T)
-        return columns, Held(tuple(rows), tuple(samples))
+    def sample(self, rows: Sequence[int]) -> Tensor | None:
+        """Returns sampled entries (n, S) of the gradients of those of these rows that have one; None on a GPU, where all are looked at."""
+        gradients = [g for row in rows if (g := self._weights[row].grad) is not None]
+        return _gathered(gradients) if gradients and not gradients[0].is_cuda else None
 
     @torch.no_grad()
-    def after(self, held: Held) -> dict[str, Floats]:
+    def gradients(self, rows: Sequence[int], sample: Tensor | None, norms: Mapping[int, float], scale: float) -> dict[str, Floats]:
+        """Measures the gradients of these rows, whose norms (by id of the weight) and sampled entries are known; all divided by `scale`."""
+        moved = [row for row in rows if self._weights[row].grad is not None]
+        found = [dense(self._weights[row].grad) for row in moved]
+        if sample is None:
+            values = _exact(found)
+        else:
+            counts = np.array([min(_SAMPLE, g.numel()) for g in found])
+            ends = torch.stack([end for g in found for end in torch.aminmax(g)]).double().numpy()
+            sums = torch.stack((sample.sum(1), sample.abs().sum(1))).double().numpy() / counts
+            values = np.stack(([norms[id(self._weights[row])] for row in moved], *sums, np.maximum(-ends[::2], ends[1::2])))
+            unsafe = [i for i, norm in enumerate(values[0].tolist()) if not _SAFE[0] < norm < _SAFE[1]]
+            if unsafe:
+                values[:, unsafe] = _exact([found[i] for i in unsafe])
+        return self._columns(_GRAD, moved, values / scale)
+
+    @torch.no_grad()
+    def before(self, rows: Sequence[int]) -> tuple[dict[str, Floats], Tensor]:
+        """Measures weights of these rows; also returns the sampled entries (n, S) that `after` needs."""
+        held = _gathered([self._weights[row] for row in rows])
+        values = torch.stack((torch.linalg.vector_norm(held, dim=1), held.abs().sum(1))).double().cpu().numpy()
+        sizes, counts = self._sizes(rows)
+        return self._columns(_WEIGHT, rows, values * (np.sqrt(sizes / counts), 1 / counts)), held
+
+    @torch.no_grad()
+    def after(self, rows: Sequence[int], held: Tensor) -> dict[str, Floats]:
         """Measures how far the step moved what was held: norms are scaled from the sampled entries to the whole tensor."""
-        changes = [_sampled(dense(self._weights[row]), _SAMPLE) - old for row, old in zip(held.rows, held.values, strict=True)]
-        if not changes:
-            return {}
-        values = torch.stack([torch.stack((torch.linalg.vector_norm(c), c.abs().amax())) for c in changes]).cpu().numpy()
-        share = [math.sqrt(self._weights[row].numel() / max(1, c.numel())) for row, c in zip(held.rows, changes, strict=True)]
-        values[:, 0] *= share
-        return self._columns(_UPDATE, held.rows, values)
+        changes = _gathered([self._weights[row] for row in rows]).sub_(held)
+        values = torch.stack((torch.linalg.vector_norm(changes, dim=1), changes.abs().amax(1))).double().cpu().numpy()
+        sizes, counts = self._sizes(rows)
+        return self._columns(_UPDATE, rows, values * (np.sqrt(sizes / counts), np.ones(len(rows))))
 
-    def _columns(self, names: Sequence[str], rows: Sequence[int], values: Floats | Series) -> dict[str, Floats]:
-        """Spreads values (rows, names) over columns (L,) that are NaN elsewhere."""
-        found = {name: np.full(len(self._weights), np.nan, np.float32) for name in names}
-        for k, name in enumerate(names):
-            found[name][list(rows)] = [stored(float(v), name) for v in values[:, k]]
-        return found
+    def _sizes(self, rows: Sequence[int]) -> tuple[Series, Series]:
+        sizes = np.array([max(1, _local(self._weights[row]).numel()) for row in rows], np.float64)
+        return sizes, np.minimum(sizes, _SAMPLE)
 
-
-@torch.no_grad()
-def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """Returns the L2 norm of all gradients together, on their device; not finite if an element is not (on a GPU also beyond 1e19)."""
-    gradients = [dense(p.grad) for p in parameters if p.grad is not None]
-    if not gradients:
-        return torch.zeros(())
-    norms = torch._foreach_norm(gradients)
-    total: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.float32) for n in norms]))
-    if total.is_cuda or 0 < float(total) < math.inf:
-        return total
-    wide = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients])  # squares that single precision does not hold
-    exact: Tensor = torch.linalg.vector_norm(wide)
-    return exact
+    def _columns(self, names: Sequence[str], rows: Sequence[int], values: Series) -> dict[str, Floats]:
+        """Spreads values (names, rows) over columns (L,) that are NaN elsewhere."""
+        columns = np.full((len(names), len(self._weights)), np.nan, np.float32)
+        size = np.abs(values)
+        if ((size >= _SINGLE[0]) & (size <= _SINGLE[1])).all():
+            columns[:, rows] = values
+        else:
+            columns[:, rows] = [[stored(v, name) for v in line] for name, line in zip(names, values.tolist(), strict=True)]
+        return dict(zip(names, columns, strict=True))
 
 
-@torch.no_grad()
-def seems_finite(optimizer: torch.optim.Optimizer) -> bool:
-    """Looks at up to 512 entries of the first gradient: what is not finite anywhere in a backward pass reaches it, unless it is masked."""
-    first = next((g for group in optimizer.param_groups for p in group["params"] if (g := p.grad) is not None), None)
-    return first is None or math.isfinite(float(_sampled(dense(first), _GLANCE).sum()))
+class Glance:
+    """Looks, at a step at which nothing is due, whether one small gradient of the first layers is finite.
+
+    What is not finite anywhere in a backward pass reaches the first layers unless it is masked, and all units of a layer meet in its bias
+    or its scale. It costs one operation.
+
+    Args:
+        optimizer: The optimizer whose parameters these are.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._small: Tensor | None = None
+
+    def finite(self) -> bool:
+        """True if all seems well."""
+        gradient = None if self._small is None else self._small.grad
+        if gradient is None:
+            return self._chosen()
+        total = gradient.sum().item()
+        return total - total == 0
+
+    def _chosen(self) -> bool:
+        first = with_gradient(self._optimizer)[:_FIRST]
+        self._small = next((p for p in first if p.numel() <= _SAMPLE and not hasattr(p, "to_local")), None)
+        if self._small is not None:
+            return self.finite()
+        return not first or bool(_gathered([dense(first[0].grad)]).isfinite().all())
 
 
 @torch.no_grad()
@@ -116,46 +187,48 @@ def with_gradient(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _measured(tensors: Sequence[Tensor]) -> Series:
-    """Returns norm, mean, mean magnitude and largest magnitude of each (n, 4): plain passes, and exact ones where squares would not fit."""
-    if not tensors:
-        return np.zeros((0, 4))
-    if tensors[0].is_cuda:
-        return _exact(tensors)
-    rows = []
-    for t in tensors:
-        low, high = torch.aminmax(t)
-        some = _sampled(t, _SAMPLE)
-        rows.append(torch.stack((torch.linalg.vector_norm(t), some.mean(), some.abs().mean(), torch.maximum(-low, high))))
-    values = torch.stack(rows).double().numpy()
-    unsafe = [i for i, norm in enumerate(values[:, 0]) if not _SAFE[0] < norm < _SAFE[1]]
-    if unsafe:
-        values[unsafe] = _exact([tensors[i] for i in unsafe])
-    return values
-
-
 def _exact(tensors: Sequence[Tensor]) -> Series:
-    found: Series = torch.stack([s.to(tensors[0].device) for s in tensor_stats(tensors)]).double().cpu().numpy()
+    """Returns norm, mean, mean magnitude and largest magnitude of each (4, n), also where squares do not fit."""
+    if not tensors:
+        return np.zeros((4, 0))
+    found: Series = torch.stack([s.to(tensors[0].device) for s in tensor_stats(tensors)], 1).double().cpu().numpy()
     return found
+
+
+def _wide_norm(values: Tensor) -> float:
+    """The norm where single precision may not hold the squares."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64))
 
 
 def dense(tensor: Tensor | None) -> Tensor:
     """Returns a gradient as a plain tensor of floats or doubles: the values of a sparse one, this rank's shard of a sharded one."""
     assert tensor is not None
+    tensor = _local(tensor)
+    return tensor if tensor.dtype in _PLAIN else tensor.float()
+
+
+def _local(tensor: Tensor) -> Tensor:
+    if type(tensor) in _USUAL and tensor.layout is torch.strided and not tensor.is_complex():
+        return tensor  # as it nearly always is
     tensor = tensor.detach()
     if hasattr(tensor, "to_local"):
         tensor = tensor.to_local()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    return tensor if tensor.dtype in {torch.float32, torch.float64} else tensor.float()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-def _sampled(tensor: Tensor, most: int) -> Tensor:
-    """Up to so many entries: runs of 64 at a fixed spacing, since single ones would each be a line of memory."""
-    flat = tensor.detach().reshape(-1)
-    if flat.numel() <= most:
-        return flat
-    runs = most // _RUN
-    return flat[: flat.numel() // runs * runs].view(runs, -1)[:, :_RUN]
+def _gathered(tensors: Sequence[Tensor]) -> Tensor:
+    """Returns up to 4,096 entries of each tensor (n, 4096), with zeros behind those of a shorter one."""
+    found = torch.stack([_sampled(_local(t)) for t in tensors]).view(len(tensors), _SAMPLE)
+    return found if found.dtype in _PLAIN else found.float()
+
+
+def _sampled(tensor: Tensor) -> Tensor:
+    """Runs of 64 at a fixed spacing (64, 64), since single entries would each be a line of memory; a short tensor is filled up."""
+    size = tensor.numel()
+    if size < _SAMPLE:
+        return nn.functional.pad(tensor.reshape(-1), (0, _SAMPLE - size)).view(_RUN, _RUN)
+    if not tensor.is_contiguous():
+        tensor = tensor.contiguous()
+    return tensor.as_strided((_SAMPLE // _RUN, _RUN), (size // (_SAMPLE // _RUN), 1))

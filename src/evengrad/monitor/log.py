@@ -14,6 +14,7 @@ _LAST = 20  # points of a curve that are never thinned out
 _FRAMES = 160  # sampled steps held, of about 25 columns of 4 bytes: 16 KB a layer
 _POINTS = 2**16  # of a curve
 _EVENTS = 1000
+_LOOSE = 256
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Log:
         self._frames: dict[int, dict[str, Floats]] = {}
         self._planes: dict[int, dict[str, Floats]] = {}
         self._curves: dict[str, tuple[list[int], list[float]]] = {}
+        self._loose: list[tuple[str, int, float]] = []  # points that are in no curve yet
 
     def add(self, step: int, columns: Mapping[str, Floats]) -> None:
         """Adds columns (L,) of a step to those that it has."""
@@ -60,13 +62,20 @@ class Log:
 
     def point(self, name: str, step: int, value: float) -> None:
         """Adds a point to a curve."""
+        self._loose.append((name, step, value))  # nothing more: this runs at every step
+        if len(self._loose) >= _LOOSE:
+            self._sort()
+
+    def _sort(self) -> None:
         for curves in (self._curves, self._fresh.points) if self._fresh is not None else (self._curves,):
-            steps, values = curves.setdefault(name, ([], []))
-            steps.append(step)
-            values.append(value)
-        steps, values = self._curves[name]
-        if len(steps) > _POINTS:
-            del steps[1:-_LAST:2], values[1:-_LAST:2]
+            for name, step, value in self._loose:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(value)
+        for steps, values in self._curves.values():
+            if len(steps) > _POINTS:
+                del steps[1:-_LAST:2], values[1:-_LAST:2]
+        self._loose.clear()
 
     def event(self, event: Event) -> None:
         """Adds an event; after 1,000 only curves tell how many there were."""
@@ -77,6 +86,7 @@ class Log:
 
     def taken(self) -> Fresh:
         """Returns what was added since the last call; nothing where the log was not made to keep it."""
+        self._sort()
         found = self._fresh or Fresh()
         if self._fresh is not None:
             self._fresh = Fresh()
@@ -85,10 +95,12 @@ class Log:
     @property
     def names(self) -> frozenset[str]:
         """Names of the curves."""
+        self._sort()
         return frozenset(self._curves)
 
     def trace(self, run: Run) -> Trace:
         """Returns all that is held."""
+        self._sort()
         steps = sorted(self._frames)
         names = sorted({name for frame in self._frames.values() for name in frame})
         planes = sorted({name for frame in self._planes.values() for name in frame})

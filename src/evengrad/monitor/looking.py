@@ -58,12 +58,13 @@ class Looking:
 
     def _returned(self, call: Call) -> Callable[[layers.Look, Any], None]:
         def returned(look: layers.Look, output: Any) -> None:
-            with self._clock:
-                if not self.rows.known:
-                    self.draws_numbers = call.drew_numbers()
-                    self._known(look.structure(output), call, output, layers.signature(look.capture))
-                elif not layers.same(look.capture, self.rows.signature):
-                    self._look = None  # data-dependent control flow took another way
+            began = time.perf_counter()
+            if not self.rows.known:
+                self.draws_numbers = call.drew_numbers()
+                self._known(look.structure(output), call, output, layers.signature(look.capture))
+            elif not layers.same(look.capture, self.rows.signature):
+                self._look = None  # data-dependent control flow took another way
+            self._clock.spent += time.perf_counter() - began
 
         return returned
 

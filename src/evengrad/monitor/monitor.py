@@ -156,7 +156,7 @@ class Monitor:
             self._watcher.outlets = Outlets(
                 self._log, lambda: self._about, file=file, sinks=sinks, panel=panel, judged=self._judge_sometimes
             )
-        self._remove = attach(model, optimizers, _Guarded(self._watcher, self._safely))
+        self._remove = attach(model, optimizers, self._watcher, clock=self._clock, failed=self._failed)
 
     def observe(self, *, targets: Any = None, **values: Tensor | float) -> None:
         """Adds numbers of the step in progress to the run's curves; no tensor is read before it has to be.
@@ -168,12 +168,17 @@ class Monitor:
         Raises:
             InputError: if a value is no scalar.
         """
+        began = time.perf_counter()
         for name, value in values.items():
             if not isinstance(value, (Tensor, int, float)) or (isinstance(value, Tensor) and value.numel() != 1):
                 got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
                 raise InputError(f"observe takes scalars; {name} is {got}")
         if not self.detached:
-            self._safely(lambda: self._watcher.observe(targets, values))
+            try:
+                self._watcher.observe(targets, values)
+            except Exception as error:
+                self._failed(error)
+            self._clock.spent += time.perf_counter() - began
 
     @property
     def trace(self) -> Trace:
@@ -225,15 +230,16 @@ class Monitor:
         return isinstance(error, TrainingStoppedError)
 
     def _safely(self, work: Callable[[], None]) -> None:
-        """Runs our own code so that its faults never stop the training: watching ends, and the user is told once."""
+        """Runs our own code so that its faults never stop the training."""
         try:
             work()
-        except TrainingStoppedError:
-            raise
         except Exception as error:
-            self._fault(error)
+            self._failed(error)
 
-    def _fault(self, error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
+        """Ends the watch after a fault of our own, and tells the user once; a guard that stops the training is none."""
+        if isinstance(error, TrainingStoppedError):
+            raise error
         if self._faulted:
             return  # what ends a watch can meet the same fault
         self._faulted = True
@@ -241,24 +247,6 @@ class Monitor:
         self._log.event(Event(step=self._watcher.step, kind="fault", message=message))
         self.detach()
         warnings.warn(f"evengrad: {message}", RuntimeWarning, stacklevel=3)
-
-
-class _Guarded:
-    """A listener whose faults are caught: the training never sees them."""
-
-    def __init__(self, listener: Watcher, safely: Callable[[Callable[[], None]], None]) -> None:
-        self._listener, self._safely = listener, safely
-
-    @property
-    def wants_backward(self) -> bool:
-        return self._listener.wants_backward
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def guarded(*args: Any, **kwargs: Any) -> None:
-            self._safely(lambda: getattr(self._listener, name)(*args, **kwargs))
-
-        setattr(self, name, guarded)
-        return guarded
 
 
 def core_of(model: nn.Module) -> nn.Module:

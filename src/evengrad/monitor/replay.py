@@ -18,7 +18,7 @@ from evengrad.trace.structure import Structure
 from evengrad.types import Facts
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One call: its inputs by reference, and what is needed to repeat it.
 
@@ -36,16 +36,14 @@ class Call:
     kwargs: Mapping[str, Any]
     generators: dict[str, Tensor]
     autocast: dict[str, torch.dtype]
-    versions: tuple[int, ...]
+    versions: list[int]
     loss_fn: Any = None
     targets: Any = None
 
     @staticmethod
     def of(device: torch.device, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss_fn: Any, random: bool) -> Call:
         """Notes a call that is about to run; `random` tells whether the model draws random numbers."""
-        kinds = ("cpu", "cuda") if device.type == "cuda" else ("cpu",)
-        autocast = {kind: torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
-        return Call(args, kwargs, _generators(device) if random else {}, autocast, _versions(args, kwargs), loss_fn)
+        return Call(args, kwargs, _generators(device) if random else {}, autocasts(device), _versions(args, kwargs), loss_fn)
 
     def drew_numbers(self) -> bool:
         """True if a generator has moved since the call was noted."""
@@ -75,14 +73,27 @@ class Call:
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
+    states = {"cpu": torch.default_generator.get_state()}
     if device.type == "cuda":
         states[str(device)] = torch.cuda.get_rng_state(device)
     return states
 
 
-def _versions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(-1 if t.is_inference() else t._version for t in tensors_in((*args, *kwargs.values())))
+def _versions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
+    found = []
+    for value in (*args, *kwargs.values()):
+        for t in (value,) if type(value) is Tensor else tensors_in(value):
+            found.append(-1 if t.is_inference() else t._version)
+    return found
+
+
+def autocasts(device: torch.device) -> dict[str, torch.dtype]:
+    """Returns device type -> dtype of the casts that are on, of those that matter to a model on this device."""
+    found = {}
+    for kind in ("cpu", "cuda") if device.type == "cuda" else ("cpu",):
+        if torch.is_autocast_enabled(kind):
+            found[kind] = torch.get_autocast_dtype(kind)
+    return found
 
 
 def _autocast(kinds: Mapping[str, torch.dtype]) -> ExitStack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,18 +15,18 @@ class LossScale:
         scaler: The GradScaler, or None.
 
     Attributes:
+        known: True if there is a GradScaler.
         value: What the gradients of the coming backward pass are multiplied by.
         unknown: True if they may be, by a scaler that was not given.
     """
 
     def __init__(self, scaler: Any) -> None:
         self.value, self.unknown = 1.0, False
-        self._scaler = scaler
+        self._scaler, self.known = scaler, scaler is not None
 
-    def see(self) -> float:
-        """Reads the scale before a forward pass; returns what it was multiplied by since the last: below 1 after a step was left out."""
-        kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-        self.unknown = self._scaler is None and any(torch.get_autocast_dtype(kind) == torch.float16 for kind in kinds)
+    def see(self, casts: Collection[torch.dtype]) -> float:
+        """Reads the scale before a forward pass under these casts; returns what it was multiplied by: below 1 after a step was left out."""
+        self.unknown = self._scaler is None and torch.float16 in casts
         if self._scaler is None or not self._scaler.is_enabled():
             return 1.0
         before, self.value = self.value, float(self._scaler.get_scale())

@@ -1,0 +1,107 @@
+"""The gradients and weights of a step that is due, before and after it is taken -> columns and points of its log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evengrad.monitor import gauges
+from evengrad.monitor.log import Log
+from evengrad.monitor.outlets import Outlets
+from evengrad.monitor.rows import Rows
+from evengrad.types import Floats
+
+
+class Measures:
+    """Measures one step after the other; several optimizers fill the rows of one step.
+
+    Args:
+        rows: The rows of the trace.
+        log: Where what is measured goes.
+    """
+
+    def __init__(self, rows: Rows, log: Log) -> None:
+        self._rows, self._log = rows, log
+        self._frame: dict[str, Floats] = {}
+        self._held: dict[int, tuple[list[int], Tensor, bool]] = {}
+
+    def read(self, optimizer: torch.optim.Optimizer, *, sampled: bool) -> gauges.Reading:
+        """Reads the gradients of an optimizer as they are now; `sampled` for a step that is measured, so that they can be known again."""
+        own = self._own(optimizer) if sampled else []
+        sample = self._rows.gauge.sample(own) if own else None
+        return gauges.read(gauges.with_gradient(optimizer), sample)
+
+    def before(
+        self, optimizer: torch.optim.Optimizer, step: int, *, scale: float, norm: float | Tensor | None, reading: gauges.Reading | None
+    ) -> None:
+        """Measures the gradients that are used, and holds the weights.
+
+        Args:
+            optimizer: The optimizer that is about to step.
+            step: Its number.
+            scale: What the gradients are multiplied by.
+            norm: Their norm before clipping, without a scale; None if it is not known.
+            reading: The gradients when backward had ended.
+        """
+        self._log.point("lr", step, float(optimizer.param_groups[0]["lr"]))
+        consumed = self._gradients(optimizer, scale, reading) / scale
+        self.hold(optimizer)
+        self._log.point("grad_norm_used", step, consumed)
+        if norm is not None and math.isfinite(float(norm)):
+            self._log.point("clipped", step, float(consumed < 0.999 * float(norm)))
+
+    def hold(self, optimizer: torch.optim.Optimizer, *, closure: bool = False) -> None:
+        """Measures the weights and holds a sample of them until the step is over; with a closure it computes its gradients itself."""
+        own = self._own(optimizer)
+        if own:
+            columns, held = self._rows.gauge.before(own)
+            self._held[id(optimizer)] = own, held, closure
+            self.add(columns)
+
+    def after(self, optimizer: torch.optim.Optimizer) -> None:
+        """Measures how far the step moved what was held."""
+        if id(optimizer) in self._held:
+            own, held, closure = self._held.pop(id(optimizer))
+            self.add(self._rows.gauge.after(own, held))
+            if closure:
+                self._gradients(optimizer, 1.0, None)
+
+    def _gradients(self, optimizer: torch.optim.Optimizer, scale: float, reading: gauges.Reading | None) -> float:
+        """Measures gradients, and returns the norm of all of them; a reading that still holds is not taken again."""
+        own, parameters = self._own(optimizer), gauges.with_gradient(optimizer)
+        sample = self._rows.gauge.sample(own) if own else None
+        if reading is None or sample is None or not reading.holds([p.grad for p in parameters if p.grad is not None], sample):
+            reading = gauges.read(parameters)
+        if own:
+            norms = {id(p): norm for p, norm in zip(parameters, reading.norms, strict=False)}
+            self.add(self._rows.gauge.gradients(own, sample, norms, scale))
+        return float(reading.total)
+
+    def add(self, columns: Mapping[str, Floats]) -> None:
+        """Adds columns to the step's, where each optimizer knows its own rows."""
+        for name, values in columns.items():
+            before = self._frame.get(name)
+            self._frame[name] = values if before is None else np.where(np.isnan(values), before, values)
+
+    def over(self, step: int) -> None:
+        """Logs what was measured at a step."""
+        if self._frame:
+            self._log.add(step, self._frame)
+            self._frame = {}
+
+    def histograms(self, step: int, outlets: Outlets) -> None:
+        """Hands the distributions of gradients and weights to the sinks."""
+        for layer, weight in zip(self._rows.layers, self._rows.weights, strict=True):
+            for kind, values in (("gradients", weight.grad), ("weights", weight)):
+                found = gauges.histogram(values) if values is not None else None
+                if found is not None:
+                    outlets.histogram(step, kind, layer, *found)
+
+    def _own(self, optimizer: torch.optim.Optimizer) -> list[int]:
+        """The rows whose weights are this optimizer's."""
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return [i for i, weight in enumerate(self._rows.weights) if id(weight) in owned]

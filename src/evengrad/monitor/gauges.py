@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +13,15 @@ from torch import Tensor, nn
 
 from evengrad.trace.recorder import stored
 from evengrad.trace.stats import tensor_stats
-from evengrad.types import Floats, Series
+from evengrad.types import Series
+
+Columns = dict[str, list[float]]
 
 _FIRST = 8  # parameters that a small one is looked for among
 _SAMPLE = 4096  # entries of a tensor that means and changes are taken over; tensors up to this size are looked at in full
 _RUN = 64  # entries that lie side by side
 _BINS = 64
 _SAFE = (1e-15, 1e15)  # norms between these have squares that single precision holds
-_SINGLE = (1.2e-38, 3.4e38)  # what single precision holds in full
 _USUAL = frozenset({Tensor, nn.Parameter})
 _PLAIN = frozenset({torch.float32, torch.float64})
 _GRAD = ("grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")
@@ -59,7 +61,7 @@ class Reading:
 
 @torch.no_grad()
 def read(parameters: Sequence[Tensor], sample: Tensor | None = None) -> Reading:
-    """Reads the norms of the gradients of parameters that have one; a norm is not finite if an element is not (on a GPU beyond 1e19, too)."""
+    """Reads the norms of the parameters' gradients: not finite where an element is not (on a GPU also beyond 1e19)."""
     gradients = tuple(p.grad for p in parameters if p.grad is not None)
     versions = tuple(g._version for g in gradients)
     values = [dense(g) for g in gradients]
@@ -75,7 +77,7 @@ def read(parameters: Sequence[Tensor], sample: Tensor | None = None) -> Reading:
 
 
 class Gauge:
-    """Measures the weights of the rows of a trace.
+    """Measures the weights of the rows of a trace, into columns: plain lists (L), since few numbers cost an array more than a list.
 
     Args:
         weights: The weight of each row (L).
@@ -91,51 +93,63 @@ class Gauge:
         return _gathered(gradients) if gradients and not gradients[0].is_cuda else None
 
     @torch.no_grad()
-    def gradients(self, rows: Sequence[int], sample: Tensor | None, norms: Mapping[int, float], scale: float) -> dict[str, Floats]:
+    def gradients(self, rows: Sequence[int], columns: Columns, *, sample: Tensor | None, norms: Mapping[int, float], scale: float) -> None:
         """Measures the gradients of these rows, whose norms (by id of the weight) and sampled entries are known; all divided by `scale`."""
         moved = [row for row in rows if self._weights[row].grad is not None]
         found = [dense(self._weights[row].grad) for row in moved]
         if sample is None:
             values = _exact(found)
         else:
-            counts = np.array([min(_SAMPLE, g.numel()) for g in found])
-            ends = torch.stack([end for g in found for end in torch.aminmax(g)]).double().numpy()
-            sums = torch.stack((sample.sum(1), sample.abs().sum(1))).double().numpy() / counts
-            values = np.stack(([norms[id(self._weights[row])] for row in moved], *sums, np.maximum(-ends[::2], ends[1::2])))
-            unsafe = [i for i, norm in enumerate(values[0].tolist()) if not _SAFE[0] < norm < _SAFE[1]]
-            if unsafe:
-                values[:, unsafe] = _exact([found[i] for i in unsafe])
-        return self._columns(_GRAD, moved, values / scale)
+            ends = torch.stack([end for g in found for end in torch.aminmax(g)]).tolist()
+            counts = [min(_SAMPLE, g.numel()) for g in found]
+            values = [
+                (norms[id(self._weights[row])], total / count, size / count, max(-low, high))
+                for row, total, size, count, low, high in zip(
+                    moved, sample.sum(1).tolist(), sample.abs().sum(1).tolist(), counts, ends[::2], ends[1::2], strict=True
+                )
+            ]
+            for i, (norm, *_) in enumerate(values):
+                if not _SAFE[0] < norm < _SAFE[1]:
+                    values[i] = _exact([found[i]])[0]
+        self._put(columns, _GRAD, moved, [[v / scale for v in line] for line in values])
 
     @torch.no_grad()
-    def before(self, rows: Sequence[int]) -> tuple[dict[str, Floats], Tensor]:
-        """Measures weights of these rows; also returns the sampled entries (n, S) that `after` needs."""
+    def before(self, rows: Sequence[int], columns: Columns) -> Tensor:
+        """Measures weights of these rows; returns the sampled entries (n, S) that `after` needs."""
         held = _gathered([self._weights[row] for row in rows])
-        values = torch.stack((torch.linalg.vector_norm(held, dim=1), held.abs().sum(1))).double().cpu().numpy()
-        sizes, counts = self._sizes(rows)
-        return self._columns(_WEIGHT, rows, values * (np.sqrt(sizes / counts), 1 / counts)), held
+        norms, sizes = torch.linalg.vector_norm(held, dim=1).tolist(), held.abs().sum(1).tolist()
+        parts = [self._part(row) for row in rows]
+        self._put(columns, _WEIGHT, rows, [(n * p.whole, s / p.looked) for n, s, p in zip(norms, sizes, parts, strict=True)])
+        return held
 
     @torch.no_grad()
-    def after(self, rows: Sequence[int], held: Tensor) -> dict[str, Floats]:
+    def after(self, rows: Sequence[int], columns: Columns, held: Tensor) -> None:
         """Measures how far the step moved what was held: norms are scaled from the sampled entries to the whole tensor."""
         changes = _gathered([self._weights[row] for row in rows]).sub_(held)
-        values = torch.stack((torch.linalg.vector_norm(changes, dim=1), changes.abs().amax(1))).double().cpu().numpy()
-        sizes, counts = self._sizes(rows)
-        return self._columns(_UPDATE, rows, values * (np.sqrt(sizes / counts), np.ones(len(rows))))
+        norms, largest = torch.linalg.vector_norm(changes, dim=1).tolist(), changes.abs_().amax(1).tolist()
+        parts = [self._part(row) for row in rows]
+        self._put(columns, _UPDATE, rows, [(n * p.whole, x) for n, x, p in zip(norms, largest, parts, strict=True)])
 
-    def _sizes(self, rows: Sequence[int]) -> tuple[Series, Series]:
-        sizes = np.array([max(1, _local(self._weights[row]).numel()) for row in rows], np.float64)
-        return sizes, np.minimum(sizes, _SAMPLE)
+    def _part(self, row: int) -> _Part:
+        size = max(1, _local(self._weights[row]).numel())
+        count = min(size, _SAMPLE)
+        return _Part(count, math.sqrt(size / count))
 
-    def _columns(self, names: Sequence[str], rows: Sequence[int], values: Series) -> dict[str, Floats]:
-        """Spreads values (names, rows) over columns (L,) that are NaN elsewhere."""
-        columns = np.full((len(names), len(self._weights)), np.nan, np.float32)
-        size = np.abs(values)
-        if ((size >= _SINGLE[0]) & (size <= _SINGLE[1])).all():
-            columns[:, rows] = values
-        else:
-            columns[:, rows] = [[stored(v, name) for v in line] for name, line in zip(names, values.tolist(), strict=True)]
-        return dict(zip(names, columns, strict=True))
+    def _put(self, columns: Columns, names: Sequence[str], rows: Sequence[int], values: Sequence[Sequence[float]]) -> None:
+        """Puts values (rows, names) where they belong."""
+        for k, name in enumerate(names):
+            column = columns.get(name)
+            if column is None:
+                column = columns[name] = [math.nan] * len(self._weights)
+            for row, line in zip(rows, values, strict=True):
+                column[row] = stored(line[k], name)
+
+
+class _Part(NamedTuple):
+    """How many entries of a tensor are looked at, and what a norm of them is multiplied by for the whole."""
+
+    looked: int
+    whole: float
 
 
 class Glance:
@@ -187,12 +201,11 @@ def with_gradient(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _exact(tensors: Sequence[Tensor]) -> Series:
-    """Returns norm, mean, mean magnitude and largest magnitude of each (4, n), also where squares do not fit."""
+def _exact(tensors: Sequence[Tensor]) -> list[tuple[float, ...]]:
+    """Returns norm, mean, mean magnitude and largest magnitude of each, also where squares do not fit."""
     if not tensors:
-        return np.zeros((4, 0))
-    found: Series = torch.stack([s.to(tensors[0].device) for s in tensor_stats(tensors)], 1).double().cpu().numpy()
-    return found
+        return []
+    return [tuple(line) for line in torch.stack([s.to(tensors[0].device) for s in tensor_stats(tensors)]).double().tolist()]
 
 
 def _wide_norm(values: Tensor) -> float:

@@ -26,7 +26,7 @@ class Measures:
 
     def __init__(self, rows: Rows, log: Log) -> None:
         self._rows, self._log = rows, log
-        self._frame: dict[str, Floats] = {}
+        self._columns: gauges.Columns = {}
         self._held: dict[int, tuple[list[int], Tensor, bool]] = {}
 
     def read(self, optimizer: torch.optim.Optimizer, *, sampled: bool) -> gauges.Reading:
@@ -58,15 +58,13 @@ class Measures:
         """Measures the weights and holds a sample of them until the step is over; with a closure it computes its gradients itself."""
         own = self._own(optimizer)
         if own:
-            columns, held = self._rows.gauge.before(own)
-            self._held[id(optimizer)] = own, held, closure
-            self.add(columns)
+            self._held[id(optimizer)] = own, self._rows.gauge.before(own, self._columns), closure
 
     def after(self, optimizer: torch.optim.Optimizer) -> None:
         """Measures how far the step moved what was held."""
         if id(optimizer) in self._held:
             own, held, closure = self._held.pop(id(optimizer))
-            self.add(self._rows.gauge.after(own, held))
+            self._rows.gauge.after(own, self._columns, held)
             if closure:
                 self._gradients(optimizer, 1.0, None)
 
@@ -78,20 +76,18 @@ class Measures:
             reading = gauges.read(parameters)
         if own:
             norms = {id(p): norm for p, norm in zip(parameters, reading.norms, strict=False)}
-            self.add(self._rows.gauge.gradients(own, sample, norms, scale))
+            self._rows.gauge.gradients(own, self._columns, sample=sample, norms=norms, scale=scale)
         return float(reading.total)
 
-    def add(self, columns: Mapping[str, Floats]) -> None:
-        """Adds columns to the step's, where each optimizer knows its own rows."""
-        for name, values in columns.items():
-            before = self._frame.get(name)
-            self._frame[name] = values if before is None else np.where(np.isnan(values), before, values)
-
-    def over(self, step: int) -> None:
-        """Logs what was measured at a step."""
-        if self._frame:
-            self._log.add(step, self._frame)
-            self._frame = {}
+    def over(self, step: int, inside: Mapping[str, Floats]) -> None:
+        """Logs what was measured at a step, beside what was seen from inside it."""
+        found = {name: np.array(column, np.float32) for name, column in self._columns.items()}
+        for name, column in inside.items():
+            own = found.get(name)
+            found[name] = column if own is None else np.where(np.isnan(own), column, own)
+        if found:
+            self._log.add(step, found)
+        self._columns = {}
 
     def histograms(self, step: int, outlets: Outlets) -> None:
         """Hands the distributions of gradients and weights to the sinks."""

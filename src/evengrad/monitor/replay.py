@@ -17,6 +17,8 @@ from evengrad.trace.scanner import BadOperation, first_bad_operation
 from evengrad.trace.structure import Structure
 from evengrad.types import Facts
 
+_ON_CPU, _ON_GPU = ("cpu",), ("cpu", "cuda")
+
 
 @dataclass(slots=True)
 class Call:
@@ -43,7 +45,15 @@ class Call:
     @staticmethod
     def of(device: torch.device, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss_fn: Any, random: bool) -> Call:
         """Notes a call that is about to run; `random` tells whether the model draws random numbers."""
-        return Call(args, kwargs, _generators(device) if random else {}, autocasts(device), _versions(args, kwargs), loss_fn)
+        autocast, versions = {}, []
+        for kind in _ON_GPU if device.type == "cuda" else _ON_CPU:
+            if torch.is_autocast_enabled(kind):
+                autocast[kind] = torch.get_autocast_dtype(kind)
+        for value in args:
+            versions += [value._version] if type(value) is Tensor and not value.is_inference() else _versions(value)
+        if kwargs:
+            versions += _versions(kwargs)
+        return Call(args, kwargs, _generators(device) if random else {}, autocast, versions, loss_fn)
 
     def drew_numbers(self) -> bool:
         """True if a generator has moved since the call was noted."""
@@ -64,7 +74,7 @@ class Call:
 
     def first_bad_operation(self, core: nn.Module) -> BadOperation | None:
         """Runs the call again, as it was, and returns the first operation that made a value that is not finite."""
-        if _versions(self.args, self.kwargs) != self.versions:
+        if _versions(self.args) + _versions(self.kwargs) != self.versions:
             return None  # the inputs have been overwritten
         with _autocast(self.autocast):
             return first_bad_operation(
@@ -79,21 +89,8 @@ def _generators(device: torch.device) -> dict[str, Tensor]:
     return states
 
 
-def _versions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
-    found = []
-    for value in (*args, *kwargs.values()):
-        for t in (value,) if type(value) is Tensor else tensors_in(value):
-            found.append(-1 if t.is_inference() else t._version)
-    return found
-
-
-def autocasts(device: torch.device) -> dict[str, torch.dtype]:
-    """Returns device type -> dtype of the casts that are on, of those that matter to a model on this device."""
-    found = {}
-    for kind in ("cpu", "cuda") if device.type == "cuda" else ("cpu",):
-        if torch.is_autocast_enabled(kind):
-            found[kind] = torch.get_autocast_dtype(kind)
-    return found
+def _versions(inputs: object) -> list[int]:
+    return [-1 if t.is_inference() else t._version for t in tensors_in(inputs)]
 
 
 def _autocast(kinds: Mapping[str, torch.dtype]) -> ExitStack:

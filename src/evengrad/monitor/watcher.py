@@ -25,7 +25,7 @@ from evengrad.monitor.ranks import Ranks
 from evengrad.monitor.replay import Call
 from evengrad.monitor.scaling import LossScale, left_out, left_scale
 from evengrad.trace.batch import Loss
-from evengrad.types import Event
+from evengrad.types import Event, Floats
 
 
 class Watcher:
@@ -80,9 +80,11 @@ class Watcher:
         self._late: deque[tuple[int, float | Tensor]] | None = deque() if self._device.type == "cuda" and guard is None else None
         self._loss_fn = loss_fn
         self._unhook_loss = hook_calls(loss_fn, self._on_loss) if isinstance(loss_fn, nn.Module) else None
+        self._calm = guard is None and self._late is None and self._ranks is None and scaler is None  # plain steps may come
         self._plain, self._calls = False, 0
         self._stepped: set[int] = set()
         self._observed: dict[str, list[Tensor | float]] = {}
+        self._inside: dict[str, Floats] = {}
         self._raw: dict[int, gauges.Reading | None] = {}
 
     def on_forward(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -136,7 +138,7 @@ class Watcher:
         elif norm is not None:
             taken = self._judge.before(optimizer, self.step, float(norm), scale=scale, call=self.last)
         if due and taken:
-            self._measures.add(self._looking.columns(self.last, self.step, self._scale.value))
+            self._inside.update(self._looking.columns(self.last, self.step, self._scale.value))
             before_clipping = None if self._scale.unknown else norm
             reading = self._raw.get(id(optimizer))
             self._measures.before(optimizer, self.step, scale=scale, norm=before_clipping, reading=reading)
@@ -150,21 +152,18 @@ class Watcher:
             self._judge.after(optimizer, self.step)
             self._measures.after(optimizer)
             self._raw.pop(id(optimizer), None)
-        self.wants_backward = not self._may_be_plain or self._clock.next_due <= self.step + 1
-
-    @property
-    def _may_be_plain(self) -> bool:
-        """True if there are steps at which nothing but a glance is needed."""
-        return self._judge.guard is None and self._late is None and self._ranks is None and not (self._scale.known or self._scale.unknown)
+        self.wants_backward = not self._calm or self._clock.next_due <= self.step + 1
 
     def observe(self, targets: Any, values: Mapping[str, Tensor | float]) -> None:
         """Adds values of the step in progress; several of one step are averaged."""
-        if self._stepped and any(name in self._observed for name in values):
+        if self._stepped and not self._observed.keys().isdisjoint(values):
             self.finish()
         if targets is not None and self.last is not None:
             self.last.targets = targets
         for name, value in values.items():
-            self._observed.setdefault(name, []).append(_number(value))
+            if type(value) is Tensor:  # reading from the host's memory waits for nothing
+                value = value.detach() if value.is_cuda else value.item()  # noqa: PLW2901
+            self._observed.setdefault(name, []).append(value)
 
     def skipped(self) -> dict[str, str]:
         """Returns what was not looked at, and why."""
@@ -204,11 +203,12 @@ class Watcher:
         self.step += 1
         self._stepped.clear()
         self._calls = 0
-        self._plain = self._may_be_plain and self.step < self._clock.next_due
+        self._plain = self._calm and self.step < self._clock.next_due
         self.wants_backward = not self._plain
 
     def _finish_looking(self) -> None:
-        self._measures.over(self.step)
+        self._measures.over(self.step, self._inside)
+        self._inside = {}
         if self._ranks is not None:
             self._ranks.tell(self.step, len(self._rows.weights))
         self._hear_ranks()
@@ -251,6 +251,7 @@ class Watcher:
             self.finish()
         if self._scale.value != before:
             self._log.point("loss_scale", self.step, self._scale.value)
+        self._calm = self._calm and not self._scale.unknown
         if self._scale.unknown:
             self._unseen["norm before clipping"] = "float16 without scaler=: gradients may be scaled. Give watch the GradScaler"
 
@@ -258,10 +259,3 @@ class Watcher:
         message = f"GradScaler left step {self.step:,} out: its gradients were not finite at a loss scale of {scale:g}"
         self._log.event(Event(step=self.step, kind="scaler_skip", message=message))
         self._log.point("scaler_skip", self.step, 1.0)
-
-
-def _number(value: Tensor | float) -> Tensor | float:
-    """A number where reading it waits for nothing, as from the host's memory."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.item() if value.device.type == "cpu" else value.detach()

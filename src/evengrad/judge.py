@@ -75,7 +75,7 @@ def judge(trace: Trace, rules: Iterable[Rule]) -> Judgement:
 def report_of(trace: Trace, rules: Iterable[Rule]) -> Report:
     """Judges a trace, wherever it comes from, by direct evidence: causes by experiment need the network (`check`, `diagnose`)."""
     judgement = judge(trace, rules)
-    skipped = dict(judgement.skipped)
+    skipped = judgement.skipped | trace.run.unseen
     if not trace.layers:
         skipped["structure"] = "no operation of this model could be seen (TorchScript?): nothing is known of its layers"
     if "update_norm" not in trace.columns:

@@ -88,6 +88,7 @@ class Run:
         device: Device the model ran on.
         seconds: Wall-clock seconds that measuring took.
         verb: `check`, `diagnose`, `fix`, `watch` or `study`.
+        unseen: Topic -> why it was not looked at, as far as only the run itself can tell.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Run:
     device: str = "cpu"
     seconds: float = 0.0
     verb: str = "check"
+    unseen: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import evengrad as eg
+from evengrad.judge import recall
 from evengrad.store import StoreError, read_run
 from evengrad.types import Event, Floats, Layer, Run, Trace
 
@@ -78,6 +80,27 @@ def test_the_file_and_the_sinks_hold_what_the_monitor_holds(loops: ModuleType, t
     assert sink.calls[-1] == "close"
     assert (sink.calls.count("open"), sink.calls.count("close"), sink.calls.count("event")) == (1, 1, 2)
     assert sink.calls.count("histogram") >= 12
+
+
+def test_a_stored_run_says_what_was_not_looked_at_as_its_monitor_does(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model(torch.ones(3, 4)).square().mean()
+        loss.backward()
+        return loss
+
+    with eg.watch(model, optimizer, store=tmp_path, name="my run") as monitor:
+        for _ in range(3):
+            optimizer.step(closure)
+    told, again = monitor.report(), recall("my run", directory=tmp_path)
+    assert "closure" in again.skipped["guard, norm before clipping"]
+    assert again.skipped == told.skipped
+    assert again.skipped["loss"] == "monitor.observe(loss=loss) was not called"
+    assert "loss (monitor.observe(loss=loss) was not called)" in " ".join(str(again).split())
+    assert eg.Report.from_json(again.to_json()).run.unseen == told.run.unseen != {}
 
 
 @pytest.mark.parametrize("call", ["open", "write", "histogram", "event", "close"])

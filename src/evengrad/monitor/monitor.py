@@ -189,7 +189,7 @@ class Monitor:
     @property
     def _about(self) -> Run:
         seconds = (self._ended if self.detached else time.perf_counter()) - self._began
-        return replace(self._run, samples=self._watcher.samples, seconds=seconds)
+        return replace(self._run, samples=self._watcher.samples, seconds=seconds, unseen=self._watcher.unseen())
 
     def _judge_sometimes(self) -> tuple[Trace, tuple[Finding, ...]]:
         """For the panel: a trace, and findings that are judged anew when a tenth more has been sampled."""
@@ -210,8 +210,7 @@ class Monitor:
 
     def report(self) -> Report:
         """Judges what has been seen so far; the training can go on."""
-        report = report_of(self.trace, self._rules)
-        return replace(report, skipped=report.skipped | self._watcher.skipped())
+        return report_of(self.trace, self._rules)
 
     def detach(self) -> None:
         """Ends the watch and removes every hook; can be called twice."""

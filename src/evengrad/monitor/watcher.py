@@ -165,7 +165,7 @@ class Watcher:
                 value = value.detach() if value.is_cuda else value.item()  # noqa: PLW2901
             self._observed.setdefault(name, []).append(value)
 
-    def skipped(self) -> dict[str, str]:
+    def unseen(self) -> dict[str, str]:
         """Returns what was not looked at, and why."""
         found = dict(self._unseen)
         if not self._rows.known:

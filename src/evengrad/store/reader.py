@@ -77,7 +77,8 @@ class Reader:
     def trace(self, name: str) -> Trace:
         """Returns all that is intact; a run that did not come to say who it is gets `name`."""
         about = self.about()
-        run: dict[str, Any] = {"name": about.get("name", name), "model": "", "parameters": 0, "samples": 0}
+        run: dict[str, Any] = {"name": about.get("name", name), "model": "", "parameters": 0, "samples": 0} | about.get("run", {})
+        run["unseen"] = {str(topic): str(why) for topic, why in run.get("unseen", {}).items()}
         layers = tuple(made(Layer, x) for x in about.get("layers", ()))
         for number, crc, data in self._rows("layouts", "id, crc, data"):
             layout = self._intact("layouts", f"number {number}", (crc, data, "layout"), unpacked)
@@ -85,7 +86,7 @@ class Reader:
                 self._layouts[number] = layout
         steps, columns, planes = self._frames(len(layers))
         return Trace(
-            run=made(Run, run | about.get("run", {})),
+            run=made(Run, run),
             layers=layers,
             facts=made(Facts, about.get("facts", {})),
             steps=steps,

@@ -56,31 +56,36 @@ def test_every_kind_of_optimizer_steps_the_same(loops: ModuleType, optimizer: st
     same(loops, loops.Loop(optimizer=OPTIMIZERS[optimizer]), every=1)
 
 
-@pytest.mark.parametrize(
-    ("accumulate", "clip", "autocast", "scaler"),
-    [
-        (accumulate, clip, autocast, autocast == torch.float16)
-        for accumulate, clip, autocast in itertools.product((1, 3), (None, 0.1), (None, torch.bfloat16, torch.float16))
-    ],
-)
-def test_accumulation_clipping_and_mixed_precision_stay_the_same(
-    loops: ModuleType, accumulate: int, clip: float | None, autocast: torch.dtype | None, scaler: bool
-) -> None:
-    loop = loops.Loop(accumulate=accumulate, clip=clip, autocast=autocast, scaler=scaler, steps=8)
+@pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (1, 0.1), (3, None), (3, 0.1)])
+def test_accumulation_and_clipping_under_a_scaler_stay_the_same(loops: ModuleType, accumulate: int, clip: float | None) -> None:
+    loop = loops.Loop(accumulate=accumulate, clip=clip, autocast=torch.float16, scaler=True, steps=8)
     trace = same(loops, loop, every=1).trace
     assert list(trace.steps) == list(range(8))
     assert list(trace.curves["loss"].steps) == list(range(8))
 
 
+COMBINED = list(itertools.product(MODELS, (None, torch.bfloat16), (1, 3), (None, 0.1)))
+
+
+@pytest.mark.parametrize(("model", "autocast", "accumulate", "clip"), COMBINED)
+def test_every_family_in_every_precision_accumulated_and_clipped_stays_the_same(
+    loops: ModuleType, model: str, autocast: torch.dtype | None, accumulate: int, clip: float | None
+) -> None:
+    loop = loops.Loop(model=model, accumulate=accumulate, clip=clip, autocast=autocast, steps=6)
+    trace = same(loops, loop, every=2).trace  # every other step is one at which nothing is due
+    assert list(trace.steps) == [0, 2, 4]
+    assert list(trace.curves["loss"].steps) == list(range(6))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_compiled_model_trains_the_same(loops: ModuleType, model: str, autocast: torch.dtype | None, accumulate: int) -> None:
+@pytest.mark.parametrize(("model", "autocast", "accumulate", "clip"), COMBINED)
+def test_a_compiled_model_trains_the_same(
+    loops: ModuleType, model: str, autocast: torch.dtype | None, accumulate: int, clip: float | None
+) -> None:
     torch._dynamo.reset()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        same(loops, loops.Loop(model=model, compiled=True, autocast=autocast, accumulate=accumulate, clip=0.5))
+        same(loops, loops.Loop(model=model, compiled=True, autocast=autocast, accumulate=accumulate, clip=clip))
 
 
 def watched() -> tuple[nn.Module, torch.optim.Optimizer, eg.Monitor]:

@@ -210,6 +210,51 @@ def test_on_a_gpu_without_a_guard_norms_are_read_a_step_late(loops: ModuleType, 
     assert "guard='skip' finds its operation" in events[0].message
 
 
+@pytest.mark.parametrize("model", ["mlp", "relu", "cnn", "lstm", "attention"])
+def test_at_a_step_at_which_nothing_is_due_a_gradient_that_is_not_finite_is_noticed_before_it_is_used(
+    loops: ModuleType, model: str
+) -> None:
+    loop = loops.Loop(model=model, steps=50, bad=(41,))
+    trace = loops.run(loop, watched=True, every=eg.Cadence(dense=1, growth=1000.0, budget=1e-6)).monitor.trace
+    assert list(trace.steps) == [0, 1]
+    measured = [step for step in trace.curves["grad_norm"].steps if step < 41]
+    assert 41 - measured[-1] < 16 == measured[-1] - measured[-2]  # every 16 steps: the norm was not due
+    assert [(e.kind, e.step) for e in trace.events] == [("bad_operation", 41)]
+    assert "not found" not in trace.events[0].message
+
+
+@pytest.mark.parametrize("touch", [lambda g: g.mul_(0.5), lambda g: g.data.mul_(0.5), lambda g: g.data.clamp_(-1e-4, 1e-4)])
+def test_columns_are_of_the_gradients_that_are_used_however_they_were_changed(touch: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(80, 100), nn.Tanh(), nn.Linear(100, 3))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor = eg.watch(model, optimizer, every=1)
+    for step in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(8, 80)).square().mean().backward()
+        if step == 2:
+            for p in model.parameters():
+                touch(p.grad)
+        used = [model[i].weight.grad.norm().item() for i in (0, 2)]
+        optimizer.step()
+    np.testing.assert_allclose(monitor.trace.columns["grad_norm"][-1], used, rtol=1e-5)
+
+
+def test_one_entry_of_a_large_gradient_that_is_not_finite_makes_its_norm_and_its_largest_magnitude_infinite() -> None:
+    model = nn.Linear(300, 400)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor = eg.watch(model, optimizer, every=1)
+    for step in range(2):
+        model(torch.ones(2, 300)).sum().backward()
+        assert model.weight.grad is not None
+        if step:
+            model.weight.grad[0, 100] = math.nan  # none of the entries that are sampled
+        optimizer.step()
+    columns = monitor.trace.columns
+    assert np.isinf([columns["grad_norm"][-1, 0], columns["grad_abs_max"][-1, 0]]).all()
+    assert columns["grad_abs_max"][0, 0] == 2.0
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e25])
 def test_norms_whose_squares_single_precision_cannot_hold_are_still_norms(size: float) -> None:
     model = nn.Linear(4, 1, bias=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from evengrad.errors import InputError
 
 _ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
 _RAREST = 16  # steps between two norms of all gradients, at most
-_NORMS, _LAYERS = 0.15, 0.25  # parts of the budget: for these norms, and for the layers however much the rest has taken
+_NORMS, _LAYERS = 0.15, 0.15  # parts of the budget: for these norms, and for the layers however much the rest has taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +20,7 @@ class Cadence:
 
     Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
     first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room after all
-    else, or at least for a quarter of it. The norm of all gradients is measured at every step where that fits into 15% of the budget (and
+    else, or at least for 15% of it. The norm of all gradients is measured at every step where that fits into 15% of the budget (and
     always under a guard), at least at every 16th. What the first steps cost is made up for later: the budget holds over some hundred steps.
     Where a step takes only milliseconds, the hooks alone can cost more than the budget.
 
@@ -99,8 +98,7 @@ class Clock:
     def norm_took(self, step: int, seconds: float) -> None:
         """Remembers the quickest such measurement, and plans the next."""
         self._norm_cost = min(self._norm_cost, seconds)
-        own = sum(self._plain) / len(self._plain) if self._plain else 0.0
-        allowed = _NORMS * self.cadence.budget * own
+        allowed = _NORMS * self.cadence.budget * self._usual()
         self._next_norm = step + (max(1, min(_RAREST, math.ceil(self._norm_cost / allowed))) if allowed > 0 else 1)
         self.next_due = min(self._next_norm, self._next_parameters)
 
@@ -130,10 +128,14 @@ class Clock:
         if looked is None:
             self._plain.append(own)
         else:
-            extra = max(0.0, own - statistics.median(self._plain)) if len(self._plain) >= _ENOUGH_STEPS else 0.0
+            extra = max(0.0, own - self._usual()) if len(self._plain) >= _ENOUGH_STEPS else 0.0
             self.spent += extra
             self.layers_took(extra + looked)
         self._turned, self._spent_then = now, self.spent
+
+    def _usual(self) -> float:
+        """Seconds that a step of the training takes by itself: the median, since an evaluation between two steps is no part of it."""
+        return sorted(self._plain)[len(self._plain) // 2] if self._plain else 0.0
 
     def layers_took(self, seconds: float) -> None:
         """Remembers what the last look at the layers cost."""

@@ -18,7 +18,7 @@ from evengrad.types import Series
 Columns = dict[str, list[float]]
 
 _FIRST = 8  # parameters that a small one is looked for among
-_SAMPLE = 4096  # entries of a tensor that means and changes are taken over; tensors up to this size are looked at in full
+_SAMPLE = 4096  # entries of a tensor that all but gradient norms are taken over; tensors up to this size are looked at in full
 _RUN = 64  # entries that lie side by side
 _BINS = 64
 _SAFE = (1e-15, 1e15)  # norms between these have squares that single precision holds
@@ -60,20 +60,20 @@ class Reading:
 
 
 @torch.no_grad()
-def read(parameters: Sequence[Tensor], sample: Tensor | None = None) -> Reading:
+def read(parameters: Sequence[Tensor]) -> Reading:
     """Reads the norms of the parameters' gradients: not finite where an element is not (on a GPU also beyond 1e19)."""
     gradients = tuple(p.grad for p in parameters if p.grad is not None)
     versions = tuple(g._version for g in gradients)
     values = [dense(g) for g in gradients]
     if not values:
-        return Reading(0.0, (), (), (), sample)
+        return Reading(0.0, (), (), ())
     norms = torch._foreach_norm(values)
     if any(n.is_cuda for n in norms):
         return Reading(
             torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.float32) for n in norms])), gradients, versions, ()
         )
     exact = [n if _SAFE[0] < n < _SAFE[1] else _wide_norm(v) for n, v in zip(torch.stack(norms).tolist(), values, strict=True)]
-    return Reading(math.hypot(*exact), gradients, versions, tuple(exact), sample)
+    return Reading(math.hypot(*exact), gradients, versions, tuple(exact))
 
 
 class Gauge:
@@ -96,28 +96,25 @@ class Gauge:
     def gradients(self, rows: Sequence[int], columns: Columns, *, sample: Tensor | None, norms: Mapping[int, float], scale: float) -> None:
         """Measures the gradients of these rows, whose norms (by id of the weight) and sampled entries are known; all divided by `scale`."""
         moved = [row for row in rows if self._weights[row].grad is not None]
-        found = [dense(self._weights[row].grad) for row in moved]
         if sample is None:
-            values = _exact(found)
+            values = _exact([self._weights[row].grad for row in moved])
         else:
-            ends = torch.stack([end for g in found for end in torch.aminmax(g)]).tolist()
-            counts = [min(_SAMPLE, g.numel()) for g in found]
+            sizes, parts = sample.abs(), [self._part(row) for row in moved]
+            lines = zip(*torch.stack((sample.sum(1), sizes.sum(1), sizes.amax(1))).tolist(), parts, strict=True)
+            known = [norms[id(self._weights[row])] for row in moved]
             values = [
-                (norms[id(self._weights[row])], total / count, size / count, max(-low, high))
-                for row, total, size, count, low, high in zip(
-                    moved, sample.sum(1).tolist(), sample.abs().sum(1).tolist(), counts, ends[::2], ends[1::2], strict=True
-                )
+                (norm, total / p.looked, size / p.looked, largest) for norm, (total, size, largest, p) in zip(known, lines, strict=True)
             ]
-            for i, (norm, *_) in enumerate(values):
+            for i, norm in enumerate(known):
                 if not _SAFE[0] < norm < _SAFE[1]:
-                    values[i] = _exact([found[i]])[0]
+                    values[i] = _exact([self._weights[moved[i]].grad])[0]
         self._put(columns, _GRAD, moved, [[v / scale for v in line] for line in values])
 
     @torch.no_grad()
     def before(self, rows: Sequence[int], columns: Columns) -> Tensor:
         """Measures weights of these rows; returns the sampled entries (n, S) that `after` needs."""
         held = _gathered([self._weights[row] for row in rows])
-        norms, sizes = torch.linalg.vector_norm(held, dim=1).tolist(), held.abs().sum(1).tolist()
+        norms, sizes = torch.stack((torch.linalg.vector_norm(held, dim=1), held.abs().sum(1))).tolist()
         parts = [self._part(row) for row in rows]
         self._put(columns, _WEIGHT, rows, [(n * p.whole, s / p.looked) for n, s, p in zip(norms, sizes, parts, strict=True)])
         return held
@@ -126,7 +123,7 @@ class Gauge:
     def after(self, rows: Sequence[int], columns: Columns, held: Tensor) -> None:
         """Measures how far the step moved what was held: norms are scaled from the sampled entries to the whole tensor."""
         changes = _gathered([self._weights[row] for row in rows]).sub_(held)
-        norms, largest = torch.linalg.vector_norm(changes, dim=1).tolist(), changes.abs_().amax(1).tolist()
+        norms, largest = torch.stack((torch.linalg.vector_norm(changes, dim=1), changes.abs().amax(1))).tolist()
         parts = [self._part(row) for row in rows]
         self._put(columns, _UPDATE, rows, [(n * p.whole, x) for n, x, p in zip(norms, largest, parts, strict=True)])
 
@@ -201,11 +198,10 @@ def with_gradient(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _exact(tensors: Sequence[Tensor]) -> list[tuple[float, ...]]:
-    """Returns norm, mean, mean magnitude and largest magnitude of each, also where squares do not fit."""
-    if not tensors:
-        return []
-    return [tuple(line) for line in torch.stack([s.to(tensors[0].device) for s in tensor_stats(tensors)]).double().tolist()]
+def _exact(gradients: Sequence[Tensor | None]) -> list[tuple[float, ...]]:
+    """Returns norm, mean, mean magnitude and largest magnitude of each, of all entries, also where squares do not fit."""
+    found = tensor_stats([dense(g) for g in gradients])
+    return [tuple(line) for line in torch.stack([s.to(found[0].device) for s in found]).double().tolist()] if found else []
 
 
 def _wide_norm(values: Tensor) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from evengrad.monitor.cadence import Clock
 
 _Removal = Callable[[], None]
+_transform = torch._C._functorch.peek_interpreter_stack
 
 
 class Listener(Protocol):
@@ -106,7 +107,7 @@ class QuietHook:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
             return
-        if module.training and torch.is_grad_enabled() and torch._C._functorch.peek_interpreter_stack() is None:
+        if module.training and torch.is_grad_enabled() and _transform() is None:
             self._call(args, kwargs)
 
     def __reduce__(self) -> Any:

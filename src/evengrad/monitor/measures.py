@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,9 +32,9 @@ class Measures:
 
     def read(self, optimizer: torch.optim.Optimizer, *, sampled: bool) -> gauges.Reading:
         """Reads the gradients of an optimizer as they are now; `sampled` for a step that is measured, so that they can be known again."""
+        reading = gauges.read(gauges.with_gradient(optimizer))
         own = self._own(optimizer) if sampled else []
-        sample = self._rows.gauge.sample(own) if own else None
-        return gauges.read(gauges.with_gradient(optimizer), sample)
+        return replace(reading, sample=self._rows.gauge.sample(own)) if own else reading
 
     def before(
         self, optimizer: torch.optim.Optimizer, step: int, *, scale: float, norm: float | Tensor | None, reading: gauges.Reading | None

@@ -17,8 +17,6 @@ from evengrad.trace.scanner import BadOperation, first_bad_operation
 from evengrad.trace.structure import Structure
 from evengrad.types import Facts
 
-_ON_CPU, _ON_GPU = ("cpu",), ("cpu", "cuda")
-
 
 @dataclass(slots=True)
 class Call:
@@ -43,10 +41,12 @@ class Call:
     targets: Any = None
 
     @staticmethod
-    def of(device: torch.device, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, loss_fn: Any, random: bool) -> Call:
-        """Notes a call that is about to run; `random` tells whether the model draws random numbers."""
+    def of(
+        device: torch.device, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, kinds: Sequence[str], loss_fn: Any, random: bool
+    ) -> Call:
+        """Notes a call that is about to run, at every step; `kinds` are those of the device, `random` tells whether it draws numbers."""
         autocast, versions = {}, []
-        for kind in _ON_GPU if device.type == "cuda" else _ON_CPU:
+        for kind in kinds:
             if torch.is_autocast_enabled(kind):
                 autocast[kind] = torch.get_autocast_dtype(kind)
         for value in args:
@@ -80,6 +80,11 @@ class Call:
             return first_bad_operation(
                 core, self.args, dict(self.kwargs), loss_fn=self.loss_fn, targets=self.targets, rng_state=self.generators
             )
+
+
+def kinds_of(device: torch.device) -> tuple[str, ...]:
+    """Returns the types of devices whose autocast matters to a model on this one."""
+    return ("cpu", "cuda") if device.type == "cuda" else ("cpu",)
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from evengrad.monitor.looking import Looking
 from evengrad.monitor.measures import Measures
 from evengrad.monitor.outlets import Outlets
 from evengrad.monitor.ranks import Ranks
-from evengrad.monitor.replay import Call
+from evengrad.monitor.replay import Call, kinds_of
 from evengrad.monitor.scaling import LossScale, left_out, left_scale
 from evengrad.trace.batch import Loss
 from evengrad.types import Event, Floats
@@ -77,11 +77,12 @@ class Watcher:
         self._ranks = Ranks.of(model)
         self._scale = LossScale(scaler)
         self._device = next((p.device for p in core.parameters()), torch.device("cpu"))
+        self._kinds = kinds_of(self._device)
         self._late: deque[tuple[int, float | Tensor]] | None = deque() if self._device.type == "cuda" and guard is None else None
         self._loss_fn = loss_fn
         self._unhook_loss = hook_calls(loss_fn, self._on_loss) if isinstance(loss_fn, nn.Module) else None
         self._calm = guard is None and self._late is None and self._ranks is None and scaler is None  # plain steps may come
-        self._plain, self._calls = False, 0
+        self._plain, self._calls, self._draws_numbers = False, 0, True
         self._stepped: set[int] = set()
         self._observed: dict[str, list[Tensor | float]] = {}
         self._inside: dict[str, Floats] = {}
@@ -89,8 +90,8 @@ class Watcher:
 
     def on_forward(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A training call of the model is about to run."""
-        call = Call.of(self._device, inputs, options, loss_fn=self._loss_fn, random=self._looking.draws_numbers)
-        if self._scale.known or call.autocast or self._scale.unknown:
+        call = Call.of(self._device, inputs, options, kinds=self._kinds, loss_fn=self._loss_fn, random=self._draws_numbers)
+        if call.autocast or not self._calm:
             self._see_scale(call)
         if self._stepped:
             self.finish()
@@ -215,6 +216,7 @@ class Watcher:
         if self._clock.parameters_due(self.step):
             self._clock.taken(self.step)
         self._looking.end()
+        self._draws_numbers = self._looking.draws_numbers
 
     def _hear_ranks(self) -> None:
         if self._ranks is not None:

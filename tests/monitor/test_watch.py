@@ -349,6 +349,21 @@ def test_evaluation_between_steps_is_not_seen() -> None:
     assert np.isfinite(monitor.trace.columns["out_spread"][:, [0, 2]]).all()  # a norm's own row has none
 
 
+def test_norms_of_a_model_that_is_never_called_as_a_whole_are_those_before_clipping() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor, norms = eg.watch(model, optimizer, every=2), []
+    for step in range(9):
+        optimizer.zero_grad()
+        x, y = batch(step)
+        nn.functional.cross_entropy(model[4](model[:4](x)), y).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), 0.01)))
+        optimizer.step()
+    curve = monitor.trace.curves["grad_norm"]
+    assert {0, 2, 4, 6, 8} <= set(curve.steps)
+    np.testing.assert_allclose(curve.values, [norms[step] for step in curve.steps], rtol=1e-5)
+
+
 def test_a_model_that_is_never_called_as_a_whole_says_that_its_layers_were_not_seen() -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -358,8 +373,10 @@ def test_a_model_that_is_never_called_as_a_whole_says_that_its_layers_were_not_s
         x, y = batch(step)
         nn.functional.cross_entropy(model[4](model[:4](x)), y).backward()
         optimizer.step()
+        monitor.observe(loss=step)
     assert "model(x)" in monitor.report().skipped["layers"]
-    assert len(monitor.trace.curves["grad_norm"].steps) == 3
+    assert list(monitor.trace.curves["grad_norm"].steps) == [0, 1, 2]
+    assert list(monitor.trace.curves["loss"].values) == [0, 1, 2]
 
 
 @pytest.mark.slow

@@ -109,6 +109,8 @@ class Watcher:
 
     def on_backward(self) -> None:
         """Gradients are as autograd left them: before unscaling and clipping."""
+        if len(self._stepped) == len(self._optimizers):  # the model is not called as a whole
+            self.finish()
         self._raw = {id(o): self._looked_at(o) for o in self._optimizers}
 
     def before_step(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
@@ -162,8 +164,8 @@ class Watcher:
         if targets is not None and self.last is not None:
             self.last.targets = targets
         for name, value in values.items():
-            if type(value) is Tensor:  # reading from the host's memory waits for nothing
-                value = value.detach() if value.is_cuda else value.item()  # noqa: PLW2901
+            if isinstance(value, Tensor):  # reading from the host's memory waits for nothing
+                value = value.item() if value.is_cpu else value.detach()  # noqa: PLW2901
             self._observed.setdefault(name, []).append(value)
 
     def unseen(self) -> dict[str, str]:

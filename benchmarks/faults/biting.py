@@ -170,7 +170,8 @@ def main() -> None:
 
 
 def save(kept: dict[str, Any]) -> None:
-    """Writes the verdicts, a case a line."""
+    """Writes the verdicts of what is a candidate, a case a line."""
+    kept = {name: found for name, found in kept.items() if name in candidates()}
     lines = [f"  {json.dumps(name)}: {json.dumps(found)}" for name, found in sorted(kept.items())]
     head = {"command": "python -m benchmarks.faults.biting", "torch": torch.__version__, "seeds": list(SEEDS)}
     top = [f" {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]

@@ -59,7 +59,7 @@ OPERATORS = (
     ),
     Operator(
         name="norms-skipped", cause="missing_normalization_layer", half="reported", symptoms=UNNORMED, places=("layers", "optimizer"),
-        on=("deep-ln", "bn-after"), mutate=lambda p: p.edited(swapped(NORMS, lambda norm: nn.Identity())),
+        on=("deep-ln", "bn-after", "residual-conv"), mutate=lambda p: p.edited(swapped(NORMS, lambda norm: nn.Identity())),
         fits=lambda p: getattr(p.net, "norm", "none") != "none",
     ),
     Operator(

@@ -50,8 +50,8 @@ OPERATORS = (
     ),
     Operator(
         name="glorot-in-deep-relu", cause="init_activation_mismatch", half="reported", symptoms=SMALL, places=("layers",),
-        on=("deep-relu14", "deep-relu24"), mutate=lambda p: p.with_net(initialiser="glorot_normal"), also=("bad_init_small",),
-        fits=lambda p: getattr(p.net, "activation", "") == "relu",
+        on=("deep-relu20", "deep-leaky"), mutate=lambda p: p.with_net(initialiser="glorot_normal"), also=("bad_init_small",),
+        fits=lambda p: "relu" in getattr(p.net, "activation", ""),
     ),
     Operator(
         name="selu-torch-default", cause="selu_conditions", half="tuning",

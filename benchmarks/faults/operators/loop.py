@@ -129,7 +129,7 @@ OPERATORS = (
     ),
     Operator(
         name="eval-left-on", cause="bn_stats", half="reported", symptoms=(*GAP, *UNSTABLE), places=("norms", "loop"),
-        on=("residual-conv",), mutate=lambda p: p.having(train_step=eval_left_on), fits=_batch_norm,
+        on=("residual-conv", "bn-after"), mutate=lambda p: p.having(train_step=eval_left_on), fits=_batch_norm,
     ),
     Operator(
         name="clipped-at-1e-4", cause="over_clipped", half="tuning", symptoms=SLOW, places=("loop", "optimizer"),

@@ -71,7 +71,7 @@ OPERATORS = (
     ),
     Operator(
         name="cosine-alone", cause="no_warmup", half="reported", symptoms=(*UNSTABLE, "vanishing_gradient", "slow_convergence"),
-        places=("optimizer", "loop", "loss"), on=("post-norm-rows", "post-norm-sgd"), mutate=lambda p: p.having(schedule=cosine),
+        places=("optimizer", "loop", "loss"), on=("post-norm-last", "post-norm-sgd"), mutate=lambda p: p.having(schedule=cosine),
         fits=lambda p: p.schedule is not None,
     ),
 )  # fmt: skip

@@ -65,7 +65,7 @@ OPERATORS = (
     ),
     Operator(
         name="queries-x300", cause="attention_logits", half="reported", symptoms=SHARP, places=("layers",),
-        on=("pre-norm-rows", "post-norm-rows", "attention-recall"), mutate=lambda p: p.edited(scaled_named("query", 300)),
+        on=("pre-norm-rows", "post-norm-last", "attention-recall"), mutate=lambda p: p.edited(scaled_named("query", 300)),
         fits=lambda p: p.kind == "attention",
     ),
 )  # fmt: skip

@@ -90,4 +90,4 @@ class Judge:
         found = call.first_bad_operation(self._core) if call is not None else None
         message = found.message if found is not None else "its operation was not found when the step was run again"
         message = f"first gradient that is not finite at step {step:,}: {message}"
-        self._log.event(Event(step=step, kind="bad_operation", message=message, where=found.module if found is not None else ""))
+        self._log.event(Event(step=step, kind="bad_operation", message=message, where=found.where if found is not None else ""))

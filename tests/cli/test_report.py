@@ -35,7 +35,7 @@ def stored(folder: Path, gain: float = 0.3, name: str = "stuck") -> Path:
     with RunFile.create(folder, name) as file:
         file.write(run=made.run, layers=made.layers, facts=made.facts, events=made.events)
         file.write(frames={int(s): {k: v[i] for k, v in made.columns.items()} for i, s in enumerate(made.steps)})
-        file.write(points={"loss": (range(100), np.linspace(2, gain, 100))})
+        file.write(points={"loss": (range(100), np.linspace(2, 0.3, 100))})
     return file.path
 
 

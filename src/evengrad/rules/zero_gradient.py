@@ -54,7 +54,8 @@ class ZeroGradient(Rule):
         )
         message = f"{what} a gradient of exactly zero: they learn nothing"
         evidence = Evidence(signal="zero_layers", value=len(zero), relation=">", threshold=self.max_zero_layers, unit="layers")
-        severity = "note" if thrives(trace) else "error"
+        always = set(zero) & set(self._zero(trace.at(int(trace.steps[0]))))  # never reached: cut off, however well the rest trains
+        severity = "note" if thrives(trace) and not always else "error"
         yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, zero), at=(last, last))
 
     def value(self, trace: Trace) -> float:

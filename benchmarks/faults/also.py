@@ -47,7 +47,8 @@ REMEDIES: tuple[tuple[str, Callable[[Program], Program]], ...] = (
 
 def restoring(program: Program, wanted: float, causes: set[str], skip: set[str]) -> set[str]:
     """Returns the causes, of those asked for, whose remedy alone brings the program to this score."""
-    split, found = program.split(), set()
+    split = program.split()
+    found: set[str] = set()
     for cause, change in REMEDIES:
         if cause in skip | found or (causes and cause not in causes):
             continue

@@ -116,13 +116,15 @@ def drawn(fill: Callable[[Tensor], object], *, biases: bool = True) -> ModelEdit
 def cut_before_head(model: nn.Module) -> nn.Module:
     """Detaches what the head gets."""
     assert isinstance(model, nn.Sequential)
-    return nn.Sequential(*model[:-1], Detach(), model[-1])
+    modules = list(model)
+    return nn.Sequential(*modules[:-1], Detach(), modules[-1])
 
 
 def cut_in_the_middle(model: nn.Module) -> nn.Module:
     """Detaches the second half from the first."""
     assert isinstance(model, nn.Sequential)
-    return nn.Sequential(*model[: len(model) // 2], Detach(), *model[len(model) // 2 :])
+    modules = list(model)
+    return nn.Sequential(*modules[: len(model) // 2], Detach(), *modules[len(model) // 2 :])
 
 
 def in_precision(dtype: torch.dtype) -> ModelEdit:

@@ -40,9 +40,10 @@ def summary(rows: list[Row]) -> dict[str, Any]:
 
 
 def _half(rows: list[Row]) -> dict[str, Any]:
-    faulty, healthy = [r for r in rows if not r["healthy"]], [r for r in rows if r["healthy"]]
+    faulty, healthy = [r for r in rows if not r["healthy"]], [r for r in rows if r["healthy"] and r["healthy_score"]]
     ratios = sorted(r["ratio"] for r in rows if r["ratio"] is not None)
     found: dict[str, Any] = {"cases": len(faulty), "healthy runs": len(healthy)}
+    found["left out, below their floor"] = [r["name"] for r in rows if r["healthy"] and not r["healthy_score"]]
     if faulty:
         found |= {
             "detection": share(faulty, lambda r: r["detected"]),
@@ -95,6 +96,7 @@ def text(found: dict[str, Any], rows: list[Row]) -> str:
 
 def _lines(half: str, found: dict[str, Any], rows: list[Row]) -> list[str]:
     lines = ["", f"== {half}: {found['cases']} cases, {found['healthy runs']} healthy runs"]
+    lines += [f"left out, below its floor: {name}" for name in found["left out, below their floor"]]
     lines += [f"{name:34} {_shown(value)}" for name, value in found.items() if isinstance(value, dict) and "interval" in value]
     if "recognised by" in found:
         lines.append(f"{'recognised by (share of steps)':34} " + ", ".join(f"{k}: {v}" for k, v in found["recognised by"].items()))
@@ -123,7 +125,7 @@ def _cause_lines(causes: dict[str, Any]) -> list[str]:
 
 def _misses(rows: list[Row]) -> list[str]:
     missed = [r for r in rows if not r["healthy"] and not (r["first"] and r["symptom"])]
-    alarms = [r for r in rows if r["healthy"] and r["detected"]]
+    alarms = [r for r in rows if r["healthy"] and r["healthy_score"] and r["detected"]]
     lines = ["", "misses"] if missed else []
     lines += [f"  {r['name']}: {', '.join(r['codes']) or 'no finding'}; causes {', '.join(r['causes']) or 'none'}" for r in missed[:SHOWN]]
     lines += ["", "false alarms"] if alarms else []

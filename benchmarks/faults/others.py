@@ -237,7 +237,7 @@ def _update_ratio(trace: Trace) -> Floats:
 
 def _outside(trace: Trace, low: float, high: float) -> bool:
     facts = trace.facts.inputs or {}
-    return facts.get("min", low) < low - 1e-6 or facts.get("max", high) > high + 1e-6
+    return bool(facts.get("min", low) < low - 1e-6 or facts.get("max", high) > high + 1e-6)
 
 
 def _broken(trace: Trace) -> bool:

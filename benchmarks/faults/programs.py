@@ -52,7 +52,8 @@ _MOMENTUM = {"momentum": 0.9}
 
 
 def _tuning() -> list[Program]:
-    mlp, image = {"inputs": 64, "outputs": 10}, {"inputs": (1, 8, 8), "outputs": 10}
+    mlp: dict[str, Any] = {"inputs": 64, "outputs": 10}
+    image: dict[str, Any] = {"inputs": (1, 8, 8), "outputs": 10}
     return [
         _of("mlp-relu", "mlp", MLP(**mlp, depth=2, width=64, initialiser="he_normal"), data.digits, 1e-3, epochs=8, batch_size=48),
         _of("mlp-tanh", "mlp", MLP(inputs=196, outputs=10, depth=3, width=64, activation="tanh", initialiser="glorot_normal"),
@@ -118,7 +119,7 @@ def _tuning() -> list[Program]:
 
 
 def _reported() -> list[Program]:
-    mlp = {"inputs": 196, "outputs": 10}
+    mlp: dict[str, Any] = {"inputs": 196, "outputs": 10}
     return [
         _of("mlp-gelu", "mlp", MLP(**mlp, depth=2, width=48, activation="gelu", initialiser="he_normal"), data.fashion, 1e-3,
             optimizer="rmsprop", epochs=7),

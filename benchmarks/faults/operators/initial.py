@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import init
 
-from benchmarks.faults.base import Operator
+from benchmarks.faults.base import ModelEdit, Operator
 from benchmarks.faults.edits import drawn, scaled_weights
 
 LARGE = (
@@ -74,7 +74,7 @@ OPERATORS = (
 )  # fmt: skip
 
 
-def _with_dropout(p: float):  # type: ignore[no-untyped-def]
+def _with_dropout(p: float) -> ModelEdit:
     def edit(model: nn.Module) -> nn.Module:
         modules: list[nn.Module] = []
         for module in model.children():

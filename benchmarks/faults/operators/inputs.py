@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def _shuffled(y: Tensor, random: torch.Generator) -> Tensor:
     return y[torch.randperm(len(y), generator=random)]
 
 
-def _some(value: float, share: float):  # type: ignore[no-untyped-def]
+def _some(value: float, share: float) -> Callable[[Tensor, torch.Generator], Tensor]:
     def edit(x: Tensor, random: torch.Generator) -> Tensor:
         x[torch.rand(x.shape, generator=random) < share] = value
         return x

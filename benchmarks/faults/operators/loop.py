@@ -77,6 +77,7 @@ def _only_first(model: nn.Module) -> Iterable[nn.Parameter]:
 
 
 def _still_norm(norm: nn.Module) -> nn.Module:
+    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
     norm.momentum = 0.0
     return norm
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -86,7 +88,7 @@ def _negated(program: Program) -> Program:
     return program.having(loss=negated)
 
 
-def _losing(loss: Loss):  # type: ignore[no-untyped-def]
+def _losing(loss: Loss) -> Callable[[Program], Program]:
     return lambda program: program.having(loss=loss)
 
 

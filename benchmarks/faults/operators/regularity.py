@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.faults.base import Operator
+from benchmarks.faults.base import ModelEdit, Operator
 from benchmarks.faults.edits import ACTIVATIONS, swapped
 
 HELD = (
@@ -20,7 +20,7 @@ NOISY = (
 )
 
 
-def _dropout_everywhere(p: float):  # type: ignore[no-untyped-def]
+def _dropout_everywhere(p: float) -> ModelEdit:
     return swapped(ACTIVATIONS, lambda activation: nn.Sequential(activation, nn.Dropout(p)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -25,7 +27,7 @@ SHARP = (
 )
 
 
-def _longer(delay: int):  # type: ignore[no-untyped-def]
+def _longer(delay: int) -> Callable[[Program], Program]:
     return lambda program: program.having(data=data.recall(delay))
 
 

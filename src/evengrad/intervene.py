@@ -71,14 +71,9 @@ def add_causes(report: Report, bench: Bench) -> Report:
         tried += replays.tried(late, changes)
         skipped |= replays.skipped
     findings = folded([_caused(f, tried) for f in report.findings])
-    return replace(
-        report,
-        findings=findings,
-        causes=root_causes(findings),
-        interventions=tuple(tried),
-        proposals=_ranked(changes, tried),
-        skipped=skipped,
-    )
+    causes = root_causes(findings)
+    proposals = _ranked(changes, tried, causes)
+    return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=proposals, skipped=skipped)
 
 
 def _at_once(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:
@@ -132,14 +127,16 @@ def _caused(finding: Finding, tried: Sequence[Intervention]) -> Finding:
     return replace(finding, cause=finding.cause or cause)
 
 
-def _ranked(changes: Sequence[Change], tried: Sequence[Intervention]) -> tuple[Proposal, ...]:
-    """Changes that removed the strongest findings first; among equals the smaller change, then what only training can show."""
+def _ranked(changes: Sequence[Change], tried: Sequence[Intervention], causes: Sequence[str]) -> tuple[Proposal, ...]:
+    """Changes that removed the strongest findings first, then those that remove a root cause; among equals the smaller change."""
 
     def rank(change: Change) -> tuple[int, ...]:
         mine = [t for t in tried if t.proposal is change.proposal]
         errors = {f.code for f in change.findings if f.severity == SEVERITIES[0]}
         failed = sum(not t.restored for t in mine if t.code in errors or not errors)
         restored = sum(t.restored for t in mine)
-        return (0 if restored and not failed else 1 if not mine else 2 if restored else 3, change.remedy.change, -restored)
+        named = change.proposal.cause in causes
+        state = 0 if restored and not failed else 1 if named else 2 if not mine else 3 if restored else 4
+        return state, causes.index(change.proposal.cause) if named else len(causes), change.remedy.change, -restored
 
     return tuple(c.proposal for c in sorted(changes, key=rank))

@@ -56,7 +56,7 @@ class ZeroGradient(Rule):
         evidence = Evidence(signal="zero_layers", value=len(zero), relation=">", threshold=self.max_zero_layers, unit="layers")
         always = set(zero) & set(self._zero(trace.at(int(trace.steps[0]))))  # never reached: cut off, however well the rest trains
         severity = "note" if thrives(trace) and not always else "error"
-        yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, zero), at=(last, last))
+        yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, zero), at=(0 if always else last, last))
 
     def value(self, trace: Trace) -> float:
         return float(len(self._zero(trace)))

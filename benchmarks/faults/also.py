@@ -41,7 +41,7 @@ REMEDIES: tuple[tuple[str, Callable[[Program], Program]], ...] = (
     ("undertrained", lambda p: p.having(epochs=4 * p.epochs)),
     ("batch_too_small", lambda p: p.having(batch_size=8 * p.batch_size, epochs=4 * p.epochs)),
     ("missing_normalization_layer", lambda p: p.with_net(norm="layer")),
-    ("bad_hidden_activation", lambda p: p.with_net(activation="elu", initialiser="he_normal")),
+    ("bad_hidden_activation", lambda p: p.with_net(activation="elu")),
 )
 
 

@@ -4,7 +4,8 @@
 
 A seed bites if a loss is not finite, or the score on the test set (accuracy, or the share of variance explained) loses at least a
 quarter of what the twin gained over the best constant answer, or the program needs at least three times the twin's steps to come to
-four fifths of that gain. A case bites if two of three seeds do; others are no cases.
+four fifths of that gain. Faults of numbers (NaN in the data, a loss without a floor) bite by losses that are not finite only. A case
+bites if two of three seeds do; others are no cases.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ LOST = 0.25  # share of the twin's gain
 SLOWER = 3.0  # times the twin's steps to LEVEL
 LEVEL = 0.8  # share of the twin's gain
 ENOUGH = 2  # seeds
+NUMERIC = {"data_nan", "unstable_loss"}  # causes that bite by values that are not finite only
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def verdict(case: Case, seeds: Iterable[int] = SEEDS) -> dict[str, Any]:
         pairs.append((track(case.program, seed), twin_track(case.twin.name, seed)))
         bitten.append(_bites(*pairs[-1], base))
     at = _bites_at(pairs, base)
+    if case.cause in NUMERIC:
+        bitten = [faulty.broken is not None for faulty, _ in pairs]
     return {
         "bites": sum(bitten) >= min(ENOUGH, len(bitten)),
         "seeds_bitten": sum(bitten),

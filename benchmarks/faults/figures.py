@@ -22,7 +22,7 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
         return 0.0, 1.0
     p, d = hits / count, 1 + z * z / count
     half = z * ((p * (1 - p) + z * z / (4 * count)) / count) ** 0.5
-    return (p + z * z / (2 * count) - half) / d, (p + z * z / (2 * count) + half) / d
+    return max(0.0, (p + z * z / (2 * count) - half) / d), (p + z * z / (2 * count) + half) / d
 
 
 def share(rows: Iterable[Row], test: Callable[[Row], bool]) -> dict[str, Any]:

@@ -62,5 +62,5 @@ def main() -> None:
     summary = figures.summary(rows)
     print(figures.text(summary, rows))
     if options.write:
-        command = "python -m benchmarks.faults " + " ".join(sys.argv[1:])
+        command = "python -m benchmarks.faults " + " ".join(a for a in sys.argv[1:] if a not in {"--cache", str(options.cache)})
         figures.write(RESULTS, command.strip(), summary, rows)

@@ -49,7 +49,9 @@ OPERATORS = (
         on=("circles", "spirals", "waves"), mutate=lambda p: p.with_net(activation="linear"), fits=_linear_models,
     ),
     Operator(
-        name="activation-unused", cause="missing_activation", half="reported", symptoms=FLAT, places=("layers",),
+        name="activation-unused", cause="missing_activation", half="reported",
+        symptoms=(*FLAT, "loss_divergence", "nan_or_inf", "exploding_gradient"),
+        places=("layers",),
         on=("spirals-tanh", "energy"), mutate=lambda p: p.edited(swapped(ACTIVATIONS, Unused)),
     ),
     Operator(
@@ -69,7 +71,7 @@ OPERATORS = (
     ),
     Operator(
         name="skips-taken-out", cause="too_deep_no_skip", half="reported", symptoms=DEEP, places=("layers",),
-        on=("residual-30", "residual-conv-deep"), mutate=lambda p: p.edited(_no_skips), fits=lambda p: p.kind == "residual",
+        on=("residual-30", "residual-25"), mutate=lambda p: p.edited(_no_skips), fits=lambda p: p.kind == "residual",
     ),
     Operator(
         name="two-units-a-layer", cause="too_narrow_relu", half="tuning", symptoms=DEAD, places=("layers",),

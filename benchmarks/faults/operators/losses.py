@@ -59,10 +59,6 @@ def softmax_by_hand(output: Tensor, targets: Tensor) -> Tensor:
     return -p[torch.arange(len(p)), targets].log().mean()
 
 
-def root_of_squares(output: Tensor, targets: Tensor) -> Tensor:
-    return F.relu((output - targets).abs() - 0.1).sqrt().mean()  # its slope is infinite where an error is small
-
-
 def _summed(program: Program) -> Program:
     loss = program.loss
     if isinstance(loss, (nn.CrossEntropyLoss, nn.MSELoss, nn.SmoothL1Loss)):
@@ -148,10 +144,6 @@ OPERATORS = (
     Operator(
         name="softmax-by-hand", cause="unstable_loss", half="reported", symptoms=NAN, places=("loss",),
         on=("mlp-dropout",), mutate=_losing(softmax_by_hand), fits=_classes,
-    ),
-    Operator(
-        name="root-of-errors", cause="unstable_loss", half="reported", symptoms=NAN, places=("loss",),
-        on=("energy",), mutate=_losing(root_of_squares), fits=_numbers,
     ),
     Operator(
         name="loss-negated", cause="sign_error", half="tuning", symptoms=RUNAWAY, places=("loss", "loop", "optimizer"),

@@ -82,7 +82,7 @@ def test_a_check_of_the_same_network_finds_the_same_before_any_step(report: eg.R
 
 
 def test_a_healthy_network_has_no_findings_and_nothing_is_tried() -> None:
-    report = eg.diagnose(experiment(lambda: deep(nn.Tanh, 2)))
+    report = eg.diagnose(experiment(lambda: deep(nn.Tanh, 2), epochs=25))
     assert report.findings == ()
     assert report.interventions == ()
     assert report.causes == ()

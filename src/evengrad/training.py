@@ -290,7 +290,8 @@ def validation_of(experiment: Experiment) -> Callable[[int], Iterator[Batch]] | 
 
 def loop_facts(experiment: Experiment) -> dict[str, Any]:
     """Describes what training does: `types.Facts.loop`; sizes where the data have a length."""
-    facts: dict[str, Any] = {"standard": experiment.train_step is None, "epochs": experiment.epochs}
+    facts: dict[str, Any] = {"standard": experiment.train_step is None, "scheduler": experiment.scheduler is not None}
+    facts["epochs"] = experiment.epochs
     data = experiment.data
     samples = len(data[0]) if isinstance(data, (tuple, list)) else len(data) if hasattr(data, "__len__") else None
     if samples:

@@ -120,9 +120,9 @@ class Facts:
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
             statistics are taken over), dropouts (name, kind, p, training), dtypes (of the parameters), forget_bias (of LSTM rows),
             post_norms (norms that stand behind a residual addition).
-        loop: what training does: standard (no train_step of the user's), samples, batch_size, epochs, steps (planned), and accumulated
-            (cosine between what the step used beyond the batch's own gradient and the step before's; about 1 where gradients are not
-            zeroed).
+        loop: what training does: standard (no train_step of the user's), scheduler (it has one), samples, batch_size, epochs, steps
+            (planned), and accumulated (1 where what a step used beyond the batch's own gradient is what the step before used: gradients
+            that are not zeroed).
         mode: `train` or `eval`.
         edges: which row feeds which, as pairs of row indices.
     """

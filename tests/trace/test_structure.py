@@ -846,3 +846,23 @@ def test_torchscript_has_no_rows_and_says_so() -> None:
     assert report.trace.layers == ()
     assert "structure" in report.skipped
     assert report.findings == ()
+
+
+def test_an_activation_that_is_computed_and_dropped_follows_nothing() -> None:
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            torch.tanh(h)
+            return self.second(h)
+
+    class Kept(Dropped):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            h.relu_()  # in place: its result is h itself
+            return self.second(h)
+
+    assert [structure(model, torch.randn(4, 8)).layers[0].activation for model in (Dropped(), Kept())] == ["none", "relu"]

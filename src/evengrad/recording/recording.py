@@ -40,7 +40,7 @@ class Recording:
         self,
         *,
         name: str = "",
-        dense: int = 8,
+        dense: int = 6,
         growth: float | None = None,
         loop: dict[str, Any] | None = None,
         validation: Callable[[int], Iterator[Batch]] | None = None,
@@ -56,7 +56,7 @@ class Recording:
         self._accuracy: list[tuple[int, float]] = []
         self._first: tuple[Run, Facts, tuple[Layer, ...]] | None = None
         self._modules: evidence.Modules | None = None
-        self._samples, self._accumulation = Samples(), Accumulation()
+        self._samples, self._accumulation = Samples(), Accumulation(dense)
         self._step: Step | None = None
         self._standard: list[torch.Tensor | None] = []
         self._sequences = Sequences()
@@ -112,7 +112,9 @@ class Recording:
             return
         self._columns[-1] |= self._step.columns()
         assert self._step.used is not None  # columns looked
-        self._accumulation.see(self._standard, self._step.used)
+        held = set() if rig.optimizer is None else {id(p) for group in rig.optimizer.param_groups for p in group["params"]}
+        used = [g if id(w) in held else None for w, g in zip(self._step.weights, self._step.used, strict=True)]
+        self._accumulation.see(self._standard, used)  # what the optimizer does not have, its zero_grad leaves alone
         self._step, self._standard = None, []
         self._plan_next(rig.step - 1)
 
@@ -151,7 +153,7 @@ class Recording:
 
 
 def _growth(dense: int, steps: int | None) -> float:
-    """What spaces 18 and a hundredth of the planned steps out to the last: a look costs up to ten steps of a small network."""
+    """What spaces ten and a fortieth of the planned steps out to the last: a look costs up to ten steps of a small network."""
     if steps is None or steps <= dense:
         return 1.2
-    return float((steps / dense) ** (1 / (18 + steps // 100 - dense)))
+    return float((steps / dense) ** (1 / (10 + steps // 40 - dense)))

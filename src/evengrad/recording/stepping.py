@@ -27,22 +27,22 @@ class Step:
     """
 
     def __init__(self, weights: Sequence[nn.Parameter], standard: Sequence[Tensor | None], optimizer: torch.optim.Optimizer | None) -> None:
-        self._weights, self._standard = weights, standard
+        self.weights, self._standard = weights, standard
         self._before = [w.detach().clone() for w in weights]
         self.used: list[Tensor | None] | None = None
         self._handle = None if optimizer is None else optimizer.register_step_pre_hook(self._consumed)
 
     def _consumed(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self.used = [None if w.grad is None else w.grad.detach().clone() for w in self._weights]  # zeroed right after, perhaps
+        self.used = [None if w.grad is None else w.grad.detach().clone() for w in self.weights]  # zeroed right after, perhaps
 
     def columns(self) -> dict[str, Floats]:
         """Returns columns (1, L) of the update, the gradients that were used, and how far both agree with a standard step."""
         if self._handle is not None:
             self._handle.remove()
         if self.used is None:
-            self.used = [None if w.grad is None else w.grad.detach() for w in self._weights]
+            self.used = [None if w.grad is None else w.grad.detach() for w in self.weights]
         with torch.no_grad():
-            moved = [w.detach() - old for w, old in zip(self._weights, self._before, strict=True)]
+            moved = [w.detach() - old for w, old in zip(self.weights, self._before, strict=True)]
             used = [torch.zeros_like(m) if g is None else _dense(g) for g, m in zip(self.used, moved, strict=True)]
             agree = [_agreements(s, g, m) for s, g, m in zip(self._standard, used, moved, strict=True)]
             rows = [torch.cat((m, g.to(m.device), a.to(m))) for m, g, a in zip(tensor_stats(moved), tensor_stats(used), agree, strict=True)]
@@ -81,16 +81,17 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 class Accumulation:
     """Tells gradients that are never zeroed: what a step used beyond its batch's own gradient is what the step before used.
 
-    A training loop that adds up gradients of several batches on purpose clears them after each step: its least value is zero.
+    A training loop that adds up gradients of several batches on purpose clears them after each step: its least value is zero. So is that of
+    a penalty in the user's own step, whose gradient is alike from step to step but not the last one again.
     """
 
-    def __init__(self, steps: int = 8) -> None:
+    def __init__(self, steps: int) -> None:
         self._left = steps
         self._last: Tensor | None = None
         self._found: list[float] = []
 
     def see(self, standard: Sequence[Tensor | None], used: Sequence[Tensor | None]) -> None:
-        """Looks at the next step; steps must follow each other."""
+        """Looks at the next step; steps must follow each other, and gradients of weights that the optimizer does not have be None."""
         if not self._left:
             return
         self._left -= 1
@@ -99,13 +100,21 @@ class Accumulation:
             return
         now = torch.cat([_dense(g).reshape(-1).float() for _, g in pairs])
         if self._last is not None and len(self._last) == len(now):
-            extra = now - torch.cat([_dense(s).reshape(-1).float() for s, _ in pairs]).to(now.device)
-            size = float(extra.norm())
-            small = size <= 1e-2 * float(self._last.norm())
-            self._found.append(0.0 if small else float(_cosine(extra, self._last).nan_to_num(0.0)))
+            own = torch.cat([_dense(s).reshape(-1).float() for s, _ in pairs]).to(now.device)
+            self._found.append(self._share(now - own, own, self._last))
         self._last = now if self._left else None
+
+    @staticmethod
+    def _share(extra: Tensor, own: Tensor, last: Tensor) -> float:
+        """1 if what is extra is the last gradient again; noise of dropout, as large as a gradient of one batch, is forgiven."""
+        size = float(last.norm())
+        if float(extra.norm()) <= 1e-2 * size or not size:
+            return 0.0
+        away = max(0.0, float((extra - last).norm()) - 0.5 * float(own.norm()))
+        near = float(_cosine(extra, last).nan_to_num(0.0))
+        return near if away <= 0.1 * size or near > 0.999 else min(near, 1.0 - away / size)
 
     @property
     def value(self) -> float | None:
-        """The least cosine over the steps, None where fewer than three were compared."""
+        """The least share over the steps, None where fewer than three were compared."""
         return min(self._found) if len(self._found) >= 3 else None

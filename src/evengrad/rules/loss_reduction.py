@@ -36,12 +36,16 @@ class LossReduction(Rule):
     min_growth: float = 1.6
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        growth = self.value(trace)
-        if not growth > self.min_growth:
+        growth, samples = self.value(trace), trace.run.samples
+        if growth > self.min_growth:
+            limit, relation = self.min_growth, ">"
+            message = f"twice the samples give ×{growth:.2f} the loss: it is summed over the {samples} of a batch, and so are its gradients"
+        elif 0 < growth < 1 / self.min_growth:
+            limit, relation = 1 / self.min_growth, "<"
+            message = f"twice the samples give ×{growth:.2f} the loss: its mean is divided by the {samples} of a batch once more"
+        else:
             return
-        samples = trace.run.samples
-        message = f"twice the samples give ×{growth:.2f} the loss: it is summed over the {samples} of a batch, and so are its gradients"
-        evidence = Evidence(signal="batch_growth", value=growth, relation=">", threshold=self.min_growth, unit="of the loss", where="loss")
+        evidence = Evidence(signal="batch_growth", value=growth, relation=relation, threshold=limit, unit="of the loss", where="loss")
         severity = "note" if thrives(trace) or "loss" not in trace.curves else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("loss",), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="loss_reduction")
@@ -56,5 +60,6 @@ class LossReduction(Rule):
 
         stuck, falling = np.full(40, 1.0), np.geomspace(1.0, 0.1, 40)
         return Examples(
-            sick=(net(2.0, loss=stuck), net(1.7, loss=stuck), net(2.0, loss=falling)), healthy=(net(1.0, loss=stuck), net(1.5, loss=stuck))
+            sick=(net(2.0, loss=stuck), net(1.7, loss=stuck), net(2.0, loss=falling), net(0.5, loss=stuck)),
+            healthy=(net(1.0, loss=stuck), net(1.5, loss=stuck), net(0.7, loss=stuck)),
         )

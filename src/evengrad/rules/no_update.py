@@ -117,7 +117,8 @@ def _reason(trace: Trace, rows: list[int]) -> tuple[str | None, str]:
     rates = lr.values if lr is not None else np.array([facts.get("lr", np.nan)], np.float64)
     rates = rates[np.isfinite(rates)]
     if len(rates) and rates.max() == 0:
-        return ("scheduler_bug" if facts.get("lr") else "lr_too_low"), ": the learning rate is 0"
+        scheduled = facts.get("lr") or (trace.facts.loop or {}).get("scheduler")
+        return ("scheduler_bug" if scheduled else "lr_too_low"), ": the learning rate is 0"
     if len(rates) and np.median(rates) < 1e-2 * rates.max():
         return "scheduler_bug", f": the learning rate falls from {rates.max():.1e} to {rates[-1]:.1e}"
     if not len(rates) or len(rows) < len(deep_rows(trace)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import Progress, falls_on, progress, seen_share
+from evengrad.signals.curves import MIN_STEPS, Progress, falls_on, progress, seen_share
 from evengrad.signals.steps import usual_ratio
 from evengrad.signals.updates import update_ratio
 from evengrad.signals.why import STILL, VIOLENT, cause_of, rate_too_low
@@ -51,6 +51,8 @@ class SlowConvergence(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, loss = progress(trace), trace.curves["loss"]
+        if found is None:
+            yield from self._hardly_begun(trace)
         if found is None or found.thrives or not found.sound or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
             return
         pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
@@ -77,6 +79,15 @@ class SlowConvergence(Rule):
     def value(self, trace: Trace) -> float:
         return np.nan if "loss" not in trace.curves else falls_on(trace) or 0.0
 
+    def _hardly_begun(self, trace: Trace) -> Iterator[Finding]:
+        """A run of under ten steps, over as it was planned, that has not halved its loss."""
+        values, planned = trace.curves["loss"].values, (trace.facts.loop or {}).get("steps") or 0
+        if not 2 <= len(values) == planned < MIN_STEPS or not np.isfinite(values).all() or not values[-1] > 0.5 * values[0] > 0:
+            return
+        evidence = Evidence(signal="steps", value=planned, relation="<", threshold=MIN_STEPS, unit="steps", where="loop")
+        message = f"training ended after {planned} steps, with the loss at {values[-1]:.3g} from {values[0]:.3g}"
+        yield seen_over(self, trace, "warning", message, evidence, first=0, cause="undertrained")
+
     def _moves(self, trace: Trace, found: Progress) -> float | None:
         """How far steps of this size move the layer that moves most, all in one direction, if the rate is too low to get anywhere."""
         planned = (trace.facts.loop or {}).get("steps")
@@ -100,6 +111,7 @@ class SlowConvergence(Rule):
         return Examples(
             sick=(
                 synthetic.run(base, loss=2.3 - 1e-3 * steps + noisy),
+                synthetic.run(replace(base, facts=replace(base.facts, loop={"steps": 6})), loss=np.linspace(2.3, 2.0, 6)),
                 synthetic.run(base, loss=2.3 - 1e-4 * steps + noisy, val_loss=(np.arange(0, 300, 19), 2.3 - 1e-4 * np.arange(0, 300, 19))),
             ),
             healthy=(

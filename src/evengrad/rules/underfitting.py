@@ -52,19 +52,19 @@ class Underfitting(Rule):
         healthy = ratio is not None and STILL < ratio < VIOLENT
         if not healthy or found.learnt > self.max_learnt * found.learnable or not self._settled(trace, found):
             return
-        narrow = min((x for x in trace.layers[:-1] if x.depth is not None), key=lambda x: x.fan_out).name
+        narrow = min((x for x in trace.layers[:-1] if x.depth is not None), key=lambda x: x.fan_out, default=trace.layers[0]).name
         name, unit = self.signal
         evidence = Evidence(signal=name, value=width, relation="<=", threshold=self.max_width, unit=unit, where=narrow)
         message = (
             f"the loss settles at {found.end:.3g} with {max(0.0, found.learnt):.0%} learnt, where neighbours of like inputs show that "
-            f"{found.learnable:.0%} can be: {narrow} has {width:.0f} unit{'s' if width > 1 else ''}"
+            f"{found.learnable:.0%} can be: " + (f"{narrow} has {width:.0f} unit{'s' if width > 1 else ''}" if width else "0 hidden layers")
         )
         yield seen_over(self, trace, "warning", message, evidence, first=0, where=(narrow,), cause="capacity_too_small")
 
     def value(self, trace: Trace) -> float:
-        """Units of the narrowest layer but the last; NaN without hidden layers."""
+        """Units of the narrowest layer but the last; 0 without hidden layers."""
         widths = [layer.fan_out for layer in trace.layers[:-1] if layer.depth is not None]
-        return float(min(widths)) if widths else np.nan
+        return float(min(widths)) if widths else 0.0 if len(trace.layers) == 1 else np.nan
 
     def _settled(self, trace: Trace, found: Progress) -> bool:
         means = smoothed(trace.curves["loss"].values)
@@ -80,12 +80,12 @@ class Underfitting(Rule):
             "neighbour_error": 0.02,
         }
 
-        def net(width: int, end: float, *, agreement: float = 0.97, ratio: float = 3e-3) -> Trace:
+        def net(width: int, end: float, *, depth: int = 3, agreement: float = 0.97, ratio: float = 3e-3) -> Trace:
             facts = Facts(loss={"baseline": 0.693, "value": 0.7, "op": "cross_entropy"}, targets=near | {"neighbour_agreement": agreement})
-            base = synthetic.chain(3, width=width, steps=4, facts=facts, weight_norm=1.0, update_norm=ratio)
+            base = synthetic.chain(depth, width=width, steps=4, facts=facts, weight_norm=1.0, update_norm=ratio)
             return synthetic.run(base, loss=end + (0.7 - end) * np.exp(-np.arange(300) / 30))
 
         return Examples(
-            sick=(net(2, 0.5), net(1, 0.69), net(3, 0.6)),
-            healthy=(net(32, 0.5), net(2, 0.1), net(2, 0.4, agreement=0.75), net(2, 0.6, ratio=1e-6)),
+            sick=(net(2, 0.5), net(1, 0.69), net(3, 0.6), net(32, 0.6, depth=1)),
+            healthy=(net(32, 0.5), net(32, 0.1, depth=1), net(2, 0.1), net(2, 0.4, agreement=0.75), net(2, 0.6, ratio=1e-6)),
         )

@@ -85,7 +85,10 @@ def _piles_up(trace: Trace, at: int | None) -> bool:
 
 
 def _stopped(trace: Trace, at: int | None) -> bool:
-    """True if the schedule stopped the rate in the first two thirds of the run, or raised it fivefold before the loss rose."""
+    """True if a schedule keeps the rate at zero, stopped it in two thirds of the run, or raised it fivefold before the loss rose."""
+    rate = trace.curves.get("lr")
+    if rate is not None and len(rate.values) and not rate.values.any() and (trace.facts.loop or {}).get("scheduler"):
+        return True
     stop, last = stopped_at(trace), int(trace.curves["loss"].steps[-1]) if "loss" in trace.curves else 0
     planned = (trace.facts.loop or {}).get("steps") or last
     return (stop is not None and stop < 0.67 * max(planned, last)) or (at is not None and rose_by(trace, at) > 5.0)
@@ -147,7 +150,8 @@ def _few_to_normalise(trace: Trace, at: int | None) -> bool:
 
 
 def _summed(trace: Trace, at: int | None) -> bool:
-    return ((trace.facts.loss or {}).get("batch_growth") or 1.0) > 1.5
+    growth = (trace.facts.loss or {}).get("batch_growth") or 1.0
+    return not 0.67 < growth < 1.5
 
 
 def _unrelated(trace: Trace, at: int | None) -> bool:

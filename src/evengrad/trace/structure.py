@@ -77,8 +77,8 @@ def read_structure(capture: Capture, output: object) -> Structure:
     nodes, parameters = capture.nodes, capture.parameters
     rows = _rows(nodes, parameters, capture.modules)
     by_node = {index: i for i, row in enumerate(rows) for index in row.nodes}
-    consumers = _consumers(nodes)
     outputs = set(capture.producers(output))
+    consumers = _consumers(nodes, outputs)
     activations = {}
     for i, row in enumerate(rows):
         calls = [_follow(nodes, consumers, index, outputs) for index in row.nodes]
@@ -198,9 +198,15 @@ def _own_parameters(rows: list[_Row], parameters: dict[str, Tensor]) -> set[str]
     return taken
 
 
-def _consumers(nodes: Sequence[Node]) -> list[list[int]]:
+def _consumers(nodes: Sequence[Node], outputs: set[int]) -> list[list[int]]:
+    """Which nodes use each node, without those whose result reaches no output: an activation that is computed and dropped is none."""
+    used, stack = set(outputs), list(outputs)
+    while stack:
+        fresh = set(nodes[stack.pop()].inputs) - used
+        used |= fresh
+        stack.extend(fresh)
     found: list[list[int]] = [[] for _ in nodes]
-    for node in nodes:
+    for node in nodes if not outputs else (node for node in nodes if node.index in used):
         for source in node.inputs:
             found[source].append(node.index)
     return found

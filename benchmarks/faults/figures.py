@@ -142,5 +142,5 @@ def write(path: Path, command: str, found: dict[str, Any], rows: list[Row]) -> N
     """Writes figures and rows, a row a line."""
     head = {"command": command, "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
     parts = [f" {json.dumps(k)}: {json.dumps(v)}," for k, v in head.items()]
-    body = ",\n".join(f"  {json.dumps(r)}" for r in rows)
+    body = ",\n".join(f"  {json.dumps({k: v for k, v in r.items() if k != 'others'})}" for r in rows)
     path.write_text("\n".join(["{", *parts, f' "figures": {json.dumps(found, indent=1)},', ' "rows": [', body, " ]", "}"]) + "\n")

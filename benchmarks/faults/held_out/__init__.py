@@ -1,0 +1,1 @@
+"""The half that is only reported: programs, mistakes and healthy runs made without looking at rules, and never used to mend them."""

@@ -18,7 +18,7 @@ from evengrad.report.trials import trials
 from evengrad.report.view import patch_lines, view
 from evengrad.report.wording import change_label, change_phrase
 from evengrad.signals import relative_profile
-from evengrad.types import Curve, Facts, Proposal
+from evengrad.types import Curve, Facts, Finding, Proposal
 
 
 @pytest.mark.parametrize(
@@ -217,3 +217,18 @@ def test_an_empty_report_has_a_view(samples: ModuleType, keep: bool) -> None:
     shown = view(Report(run=trace.run, trace=bare if keep else None))
     assert shown.profile is None
     assert shown.verdict.headline == "No fault found."
+
+
+def test_an_effect_stands_under_what_it_follows_from_and_ideas_are_against_the_root() -> None:
+    root = Finding(code="OPT001", symptom="loss_divergence", severity="error", message="the loss grows to 317", cause="lr_too_high")
+    effect = Finding(code="VAN001", symptom="vanishing_gradient", severity="error", message="×0.1 a layer", effect_of="OPT001")
+    ideas = tuple(Proposal(remedy=r, cause=c, summary=r) for r, c in (("initialize", "bad_init_small"), ("lower_rate", "lr_too_high")))
+    report = Report(run=synthetic.chain(3).run, findings=(effect, root), causes=("lr_too_high",), proposals=ideas)
+    seen = view(report)
+    assert "its loss diverges" in seen.verdict.headline
+    assert [(f.code, f.brings) for f in seen.findings] == [("OPT001", ("VAN001 ×0.1 a layer",))]
+    assert [idea.summary for idea in seen.ideas] == ["lower_rate"]
+    assert len(view(replace(report, causes=())).ideas) == 2
+    text, page = str(report), report.to_json()
+    assert "brings  VAN001" in text
+    assert Report.from_json(page) == report

@@ -144,9 +144,11 @@ def _seeds(report: Report) -> int:
 def _verdict(report: Report) -> Verdict:
     if report.verdict and report.outcomes:
         return _trial_verdict(report)
-    worst = next((f for f in report.findings if f.severity != "note"), None)
-    if worst is None:
+    standing = [f for f in report.findings if f.severity != "note" and f.effect_of is None]
+    if not standing:
         return _healthy(report)
+    first = report.causes[:1]
+    worst = next((f for f in standing if f.cause in first and f.symptom), standing[0])  # what the others follow from
     clause, chance = wording.symptom_clause(worst.symptom), report.trainability
     if chance is not None and chance < 0.2 and worst.severity == "error":
         headline = f"This network is unlikely to train: {clause}."
@@ -220,6 +222,8 @@ def _trial_verdict(report: Report) -> Verdict:
 
 
 def _ideas(report: Report) -> list[Idea]:
+    """What removes a root cause; everything that was proposed where nothing does."""
+    named = [p for p in report.proposals if p.cause in report.causes]
     return [
         Idea(
             label=wording.change_label(p),
@@ -228,7 +232,7 @@ def _ideas(report: Report) -> list[Idea]:
             code=p.code,
             risk=p.risk,
         )
-        for p in report.proposals
+        for p in named or report.proposals
     ]
 
 

@@ -128,7 +128,7 @@ class ConvNet(nn.Module):
     """
 
     def __init__(
-        self, outputs: int, size: int, channels: int = 8, normed: bool = True, blocked: bool = False, softmax: bool = False
+        self, outputs: int, size: int, *, channels: int = 8, normed: bool = True, blocked: bool = False, softmax: bool = False
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, channels, 3, padding=1)
@@ -255,12 +255,11 @@ class Encoder(nn.Module):
     """torch's own encoder layers over rows, with learnt places, and their mean."""
 
     def __init__(
-        self, inputs: int, length: int, outputs: int, width: int = 32, depth: int = 2, heads: int = 4, norm_first: bool = True,
-        place: float = 0.02,
+        self, inputs: int, length: int, outputs: int, *, width: int = 32, depth: int = 2, heads: int = 4, norm_first: bool = True
     ) -> None:  # fmt: skip
         super().__init__()
         self.embed = nn.Linear(inputs, width)
-        self.place = nn.Parameter(place * torch.randn(length, width))
+        self.place = nn.Parameter(0.02 * torch.randn(length, width))
         layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=norm_first)
         self.encoder = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         for p in self.encoder.parameters():  # the layers are copies of one: draw each anew
@@ -295,7 +294,7 @@ class Tokens(nn.Module):
 
 
 class Written(nn.Module):
-    """Attention written out: scores are divided by the root of the width; by mistake they are multiplied by `scale`."""
+    """Attention written out, read at the last row: scores are divided by the root of the width; by mistake they are multiplied by `scale`."""
 
     def __init__(self, inputs: int, length: int, outputs: int, width: int = 32, scale: float | None = None) -> None:
         super().__init__()
@@ -313,5 +312,5 @@ class Written(nn.Module):
         scores = self.query(n) @ self.key(n).transpose(1, 2) * self.scale
         h = h + torch.softmax(scores, -1) @ self.value(n)
         h = h + self.fc2(F.relu(self.fc1(h)))
-        out: Tensor = self.head(h.mean(1))
+        out: Tensor = self.head(h[:, -1])
         return out

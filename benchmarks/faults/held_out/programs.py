@@ -75,6 +75,8 @@ def _lab() -> list[Program]:
             batch_size=50),
         _of("deep-relu13", "deep", MLP(**cloth, depth=13, width=56, initialiser="he_uniform"), data.garments, 0.01, optimizer="sgd",
             options=NESTEROV, epochs=10, schedule=one_cycle),
+        _of("deep-prelu20", "deep", MLP(**pixels, depth=20, width=48, activation="prelu", initialiser="he_normal"), data.digits, 5e-3,
+            optimizer="sgd", options=NESTEROV, epochs=14, batch_size=50),
         _of("deep-clipped10", "deep", MLP(**cloth, depth=10, width=48, initialiser="he_normal"), data.garments, 0.25, optimizer="sgd",
             options={"momentum": 0.85}, epochs=8, train_step=steps.clipped(0.2)),
         _of("selu14", "deep", MLP(**cloth, depth=14, width=48, activation="selu", initialiser="lecun_normal"), data.garments, 0.005,

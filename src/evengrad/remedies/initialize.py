@@ -12,7 +12,7 @@ import torch
 from evengrad.remedies import base, schemes
 from evengrad.remedies.base import Remedy, Undo
 from evengrad.rig import Rig
-from evengrad.signals.scale import matching_rms
+from evengrad.signals.scale import OTHER_SCHEME, matching_rms
 from evengrad.types import Finding, Proposal, Trace
 
 
@@ -96,4 +96,4 @@ def _cause(trace: Trace) -> str:
             shifted = abs(float(means[i])) > 0.5 * rms  # one direction gets sqrt(fan) times what its share would be
             ratios.append(10.0 if shifted else rms / target)
     middle = float(np.median(ratios)) if ratios else 1.0
-    return "bad_init_large" if middle > 1.2 else "bad_init_small" if middle < 0.8 else "init_activation_mismatch"
+    return "bad_init_large" if middle > OTHER_SCHEME else "bad_init_small" if middle < 1 / OTHER_SCHEME else "init_activation_mismatch"

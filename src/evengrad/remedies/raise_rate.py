@@ -34,6 +34,8 @@ class RaiseRate(Remedy):
         rate = (trace.facts.optimizer or {}).get("lr")
         if not isinstance(rate, (int, float)) or not rate or (trace.facts.inputs or {}).get("nonfinite_fraction"):
             return
+        if finding.cause not in {None, "lr_too_low"}:
+            return  # what is known to be slow for another reason gets no faster by it
         for factor in self.factors:
             yield Proposal(
                 remedy=self.name,

@@ -12,7 +12,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names
 from evengrad.signals.curves import progress, thrives
-from evengrad.signals.scale import matching_rms, matching_scheme, weight_rms
+from evengrad.signals.scale import OTHER_SCHEME, matching_rms, matching_scheme, weight_rms
 from evengrad.types import Evidence, Finding, Series, Trace
 
 _WEIGHTED = {"linear", "conv"}
@@ -47,7 +47,7 @@ class InitializerMismatch(Rule):
     warning_decades: float = 11.0
     max_factor: float = 3.0
     max_learnt: float = 0.5
-    max_other_scheme: float = 2.6
+    max_other_scheme: float = OTHER_SCHEME
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         if trace.steps[0] != 0:

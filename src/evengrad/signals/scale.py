@@ -6,6 +6,8 @@ import math
 
 from evengrad.types import Layer, Trace
 
+OTHER_SCHEME = 2.6
+"""Factor within which initialisers that are in use differ: He's before tanh, torch's own before ReLU."""
 _SCHEMES = {"selu": "lecun_normal"} | dict.fromkeys(
     ("relu", "relu6", "leaky_relu", "rrelu", "prelu", "elu", "celu", "gelu", "gelu_tanh", "silu", "mish", "hardswish"), "he_normal"
 )

@@ -229,3 +229,25 @@ def test_a_run_that_stays_finite_is_not_run_again() -> None:
     report, _ = diagnose_run(experiment(lambda: deep(nn.Tanh, 2)), chosen_rules(), causes=False)
     assert report.trace is not None
     assert report.trace.events == ()
+
+
+def test_two_faults_are_both_named_and_what_follows_stands_under_them() -> None:
+    """A softmax before cross-entropy and gradients that nobody zeroes."""
+
+    def step(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        loss: Tensor = loss_fn(model(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    found = eg.diagnose(experiment(lambda: nn.Sequential(deep(nn.Tanh, 2), nn.Softmax(1)), train_step=step, epochs=15))
+    assert set(found.causes[:2]) == {"redundant_output_activation", "missing_zero_grad"}
+    standing = {f.cause for f in found.findings if f.effect_of is None and f.severity != "note"}
+    assert standing == {"redundant_output_activation", "missing_zero_grad"}
+
+
+def test_rules_can_be_chosen() -> None:
+    found = eg.diagnose(experiment(lambda: deep(nn.Sigmoid, 10)), select=["VAN", "ACT"], ignore=["VAN002"])
+    assert {f.code for f in found.findings} == {"VAN001", "ACT003"}
+    tolerant = [VanishingGradient(max_lost_decades=30.0)]
+    assert eg.diagnose(experiment(lambda: deep(nn.Sigmoid, 10)), select=["VAN001"], rules=tolerant).findings == ()

@@ -96,17 +96,33 @@ def check_rig(
     return replace(report, run=replace(trace.run, seconds=time.perf_counter() - started))
 
 
-def diagnose(experiment: Experiment, *, seed: int = 0, max_seconds: float | None = None) -> Report:
+def diagnose(
+    experiment: Experiment,
+    *,
+    seed: int = 0,
+    max_seconds: float | None = None,
+    rules: Sequence[Rule] | None = None,
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] | None = None,
+) -> Report:
     """Trains the experiment once with every layer watched on sampled steps, judges the run, and intervenes for causes.
 
-    Steps are sampled densely at first, then spaced. A fault that is there before the first step is examined on the first batch.
+    Steps are sampled densely at first, then spaced. A fault that is there before the first step is examined on the first batch; one that
+    only training shows by training some steps again with each change, for a third of what the training took at most.
 
     Args:
         experiment: What to train.
         seed: Seed of the run.
         max_seconds: Wall-clock budget of the training.
+        rules: Rules with thresholds of one's own.
+        select: Codes, or beginnings of codes, to look for.
+        ignore: Codes, or beginnings of codes, to leave out.
+
+    Example:
+        >>> report = eg.diagnose(experiment)
+        >>> print(report.causes)
     """
-    return diagnose_run(experiment, chosen_rules(), seed=seed, max_seconds=max_seconds)[0]
+    return diagnose_run(experiment, chosen_rules(rules, select, ignore), seed=seed, max_seconds=max_seconds)[0]
 
 
 def diagnose_run(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults import figures
-from benchmarks.faults.base import Case
+from benchmarks.faults.base import HALVES, Case
 from benchmarks.faults.healthy import Healthy
 from benchmarks.faults.runs import diagnosed, is_kept, kept, limited, subjects
 from benchmarks.faults.scoring import row
@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "faults.json"
 def arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--half", choices=("tuning", "reported"), help="one half; both without it")
+    parser.add_argument("--half", choices=HALVES, help="one half; all of them without it")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="parts of names of cases and healthy runs")
     parser.add_argument("--healthy", action="store_true", help="healthy runs only")
     parser.add_argument("--faulty", action="store_true", help="cases only")

@@ -294,7 +294,7 @@ class Tokens(nn.Module):
 
 
 class Written(nn.Module):
-    """Attention written out, read at the last row: scores are divided by the root of the width; by mistake they are multiplied by `scale`."""
+    """Attention written out, read at the last row; scores are divided by the root of the width, or by mistake multiplied by `scale`."""
 
     def __init__(self, inputs: int, length: int, outputs: int, width: int = 32, scale: float | None = None) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from benchmarks.faults.healthy import Healthy
 from benchmarks.faults.runs import diagnosed, is_kept, kept, limited, subjects
 from benchmarks.faults.scoring import row
 
-RESULTS = Path(__file__).parents[1] / "results" / "faults.json"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rejudge", action="store_true", help="judge the folder's traces by the rules of today, without training")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="seed of the cases' weights and order")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/faults.json")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/faults_HALF.json")
     return parser.parse_args()
 
 
@@ -63,4 +63,5 @@ def main() -> None:
     print(figures.text(summary, rows))
     if options.write:
         command = "python -m benchmarks.faults " + " ".join(a for a in sys.argv[1:] if a not in {"--cache", str(options.cache)})
-        figures.write(RESULTS, command.strip(), summary, rows)
+        for half, found_of in summary.items():
+            figures.write(RESULTS / f"faults_{half}.json", command.strip(), {half: found_of}, [row for row in rows if row["half"] == half])

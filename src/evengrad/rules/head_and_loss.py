@@ -15,6 +15,7 @@ from evengrad.types import Evidence, Facts, Finding, Trace
 
 _NUMBERS = {"mse", "l1", "smooth_l1"}
 _RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+_RANGES |= {"softplus": (0.0, np.inf), "exp": (0.0, np.inf), "hardtanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0), "elu": (-1.0, np.inf)}
 _UNPAIRED = 1e-5  # relative: rounding of a mean over all pairs
 _RESHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel", "view_as", "reshape_as", "expand_as", "select", "__getitem__"}
 _ENCODES = {"one_hot", "scatter", "scatter_", "eye", "__getitem__", "index_select", "to", "float", "type", "type_as"}
@@ -130,6 +131,7 @@ class HeadAndLoss(Rule):
         positive = {**numbers, "min": 0.0, "max": 3.0}
         return Examples(
             sick=(
+                net(logits, "cross_entropy", labels, "softmax", "cross_entropy"),
                 net(shares, "cross_entropy", labels),
                 net({**logits, "activation": "relu", "min": 0.0}, "cross_entropy", labels),
                 net(sigmoid, "bce_with_logits", binary),
@@ -188,6 +190,11 @@ def _before_logits(head: dict[str, Any], loss: dict[str, Any], targets: dict[str
     if op not in {"cross_entropy", "bce_with_logits"}:
         return None
     own = "log-softmax" if op == "cross_entropy" else "sigmoid"
+    called = next((word for word in loss.get("operations", ()) if word in {"softmax", "sigmoid"}), None)
+    if called is not None:
+        evidence = Evidence(signal="activations_in_the_loss", value=1, relation=">", threshold=0, unit="calls", where="loss")
+        message = f"the loss calls {called} and then 1 {op}, which applies {own} again"
+        return Mismatch("redundant_output_activation", message, evidence, "loss", harmless_from=0.9)
     span = _RANGES.get(name)
     if span is None:
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
 from evengrad.signals.curves import thrives
-from evengrad.types import Evidence, Facts, Finding, Trace
+from evengrad.types import Evidence, Facts, Finding, Layer, Trace
 
 _PLAIN = {"linear", "conv", "conv_transpose"}
 
@@ -42,7 +42,8 @@ class MissingActivation(Rule):
         pairs = _pairs(trace)
         if not pairs:
             return
-        whole = not any(trace.layers[i].activation not in {"none", "softmax", "log_softmax", "sigmoid"} for i in deep_rows(trace))
+        heads = {"softmax", "log_softmax", "sigmoid"}
+        whole = all(_is_linear(trace.layers[i]) or trace.layers[i].activation in heads for i in deep_rows(trace))
         limit = 0 if whole else self.max_linear_pairs
         harmless = len(pairs) <= limit or thrives(trace) or _rebuilds(trace)
         first, second = pairs[0]
@@ -64,9 +65,9 @@ class MissingActivation(Rule):
     @classmethod
     def examples(cls) -> Examples:
         def net(activations: str, **layer: Any) -> Trace:
-            """Chain of layers, a letter each: `n` none, `r` ReLU."""
+            """Chain of layers, a letter each: `n` none, `r` ReLU, `l` leaky ReLU."""
             made = synthetic.chain(len(activations), facts=Facts(edges=tuple((i, i + 1) for i in range(len(activations) - 1))))
-            words = {"n": "none", "r": "relu"}
+            words = {"n": "none", "r": "relu", "l": "leaky_relu"}
             rows = tuple(replace(x, activation=words[a], **layer) for x, a in zip(made.layers, activations, strict=True))
             return replace(made, layers=rows)
 
@@ -74,15 +75,27 @@ class MissingActivation(Rule):
         narrow = replace(low_rank.layers[2], fan_out=8), replace(low_rank.layers[3], fan_in=8)
         stuck = np.full(40, 0.7)
         return Examples(
-            sick=(net("nn"), net("nnnn"), net("rnnn"), synthetic.run(net("nnn"), loss=stuck)),
+            sick=(
+                net("nn"),
+                net("nnnn"),
+                net("rnnn"),
+                synthetic.run(net("nnn"), loss=stuck),
+                net("lll", activation_options={"negative_slope": 1.0}),
+            ),
             healthy=(
                 net("n"),
                 net("rrrn"),
+                net("llln", activation_options={"negative_slope": 0.3}),
                 replace(low_rank, layers=(*low_rank.layers[:2], *narrow, low_rank.layers[4])),
                 net("nnnn", norm="batch_norm"),
                 net("nnnn", residual=True),
             ),
         )
+
+
+def _is_linear(layer: Layer) -> bool:
+    """True without an activation, and with one that lets both signs through alike."""
+    return layer.activation == "none" or (layer.activation == "leaky_relu" and layer.activation_options.get("negative_slope", 0.0) > 0.95)
 
 
 def _pairs(trace: Trace) -> list[tuple[int, int]]:
@@ -96,7 +109,7 @@ def _pairs(trace: Trace) -> list[tuple[int, int]]:
         a, rows = before[0], trace.layers
         if len(before) > 1 or rows[a].kind not in _PLAIN or rows[b].kind not in _PLAIN:
             continue
-        plain = rows[a].activation == "none" and rows[a].norm == "none" and not (rows[a].residual or rows[b].residual)
+        plain = _is_linear(rows[a]) and rows[a].norm == "none" and not (rows[a].residual or rows[b].residual)
         if plain and rows[a].fan_out >= min(rows[a].fan_in, rows[b].fan_out):
             found.append((a, b))
     return found

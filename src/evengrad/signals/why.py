@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from evengrad.signals.curves import progress
-from evengrad.signals.steps import rose_by, step_ratio, stopped_at
+from evengrad.signals.steps import TINY_RATE, rose_by, step_ratio, stopped_at
 from evengrad.signals.updates import update_ratio
 from evengrad.types import Trace
 
@@ -87,8 +87,10 @@ def _piles_up(trace: Trace, at: int | None) -> bool:
 def _stopped(trace: Trace, at: int | None) -> bool:
     """True if a schedule keeps the rate at zero, stopped it in two thirds of the run, or raised it fivefold before the loss rose."""
     rate = trace.curves.get("lr")
-    if rate is not None and len(rate.values) and not rate.values.any() and (trace.facts.loop or {}).get("scheduler"):
-        return True
+    if rate is not None and len(rate.values) and (trace.facts.loop or {}).get("scheduler"):
+        top, meant = float(rate.values.max()), (trace.facts.optimizer or {}).get("initial_lr") or 0.0
+        if top == 0 or top < TINY_RATE * 10 * meant:  # a hundredth of what it is to start from
+            return True
     stop, last = stopped_at(trace), int(trace.curves["loss"].steps[-1]) if "loss" in trace.curves else 0
     planned = (trace.facts.loop or {}).get("steps") or last
     return (stop is not None and stop < 0.67 * max(planned, last)) or (at is not None and rose_by(trace, at) > 5.0)

@@ -90,6 +90,8 @@ def optimizer_facts(optimizer: torch.optim.Optimizer | None, model: nn.Module) -
         value = group.get(key)
         if isinstance(value, (int, float)):
             facts[key] = value
+    if isinstance(group.get("initial_lr"), (int, float)):
+        facts["initial_lr"] = group["initial_lr"]
     if isinstance(group.get("betas"), tuple):
         facts["momentum"] = float(group["betas"][0])
     return facts

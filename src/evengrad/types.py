@@ -115,8 +115,8 @@ class Facts:
             operations (torch functions that it calls), baseline (of the best constant answer), batch_growth (the loss of a batch over that
             of its half: 1 for a mean, 2 for a sum), pairing (relative change of the loss when each answer gets another sample's target: 0
             where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the targets).
-        optimizer: name, lr, initial_lr (that a schedule starts from), weight_decay, momentum, maximize, missing (trainable parameters that it
-            does not have), foreign (number of its parameters that the model does not have), frozen (parameters with requires_grad off).
+        optimizer: name, lr, initial_lr (that a schedule starts from), weight_decay, momentum, maximize, missing (trainable parameters that
+            it does not have), foreign (number of its parameters that the model does not have), frozen (parameters with requires_grad off).
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
             statistics are taken over), dropouts (name, kind, p, training), dtypes (of the parameters), forget_bias (of LSTM rows),
             post_norms (norms that stand behind a residual addition).

@@ -38,6 +38,12 @@ def clipped(model: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer) ->
     optimizer.step()
 
 
+def penalised(model: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    (loss + 2.0 * sum(p.abs().sum() for p in model.parameters())).backward()
+    optimizer.step()
+
+
 def zeroed_too_early(model: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     loss.backward()
     optimizer.zero_grad()
@@ -78,6 +84,7 @@ def proposals(given: Experiment) -> list[Proposal]:
     [
         (never_zeroed, "missing_zero_grad"),
         (uphill, "sign_error"),
+        (penalised, "over_regularized"),
         (clipped, "over_clipped"),
         (zeroed_too_early, "frozen_params"),
         (evaluating, "bn_stats"),

@@ -80,8 +80,8 @@ class StandardStep(Remedy):
             length = _middle(used / raw)
         if agreement < 0:
             return "sign_error"
-        if length > 1 and (trace.facts.loop or {}).get("accumulated", 0.0) > 0.5:
-            return "missing_zero_grad"
+        if length > 1.1:  # more than the loss gives: what the step before left, or a penalty
+            return "missing_zero_grad" if (trace.facts.loop or {}).get("accumulated", 0.0) > 0.5 else "over_regularized"
         if np.isnan(length) or length == 0:
             return "frozen_params"
         return "over_clipped" if length < 0.1 and agreement > self.same else "bn_stats" if _norms_are_off(trace) else "missing_zero_grad"

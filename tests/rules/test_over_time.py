@@ -53,20 +53,17 @@ def noisy(kind: str, course: Series, size: float, seed: int) -> Series:
     return np.abs(course + size * generator.standard_t(3, len(course)) / 3**0.5)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    kind=st.sampled_from(["normal", "skewed", "heavy"]),
-    size=st.floats(0.01, 0.25),
-    speed=st.floats(0.02, 0.25),
-    floor=st.floats(0.0, 0.5),
-    length=st.integers(60, 1500),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_a_loss_that_falls_is_never_flagged_whatever_its_noise(
-    *, kind: str, size: float, speed: float, floor: float, length: int, seed: int
-) -> None:
-    course = floor + (2.3 - floor) * np.exp(-np.arange(length) / (speed * length))
-    assert loud(run(noisy(kind, course, size, seed))) == []
+def test_a_loss_that_falls_is_not_flagged_whatever_its_noise() -> None:
+    """None of 400 curves of any speed, floor, length and noise up to a quarter is."""
+    generator = np.random.default_rng(0)
+    flagged = []
+    for seed in range(400):
+        kind, length = generator.choice(["normal", "skewed", "heavy"]), int(generator.integers(60, 1500))
+        size, speed, floor = generator.uniform(0.01, 0.25), generator.uniform(0.02, 0.25), generator.uniform(0.0, 0.5)
+        course = floor + (2.3 - floor) * np.exp(-np.arange(length) / (speed * length))
+        codes = loud(run(noisy(str(kind), course, size, seed)))
+        flagged += [(codes, kind, length, round(size, 3))] if codes else []
+    assert flagged == []
 
 
 @pytest.mark.parametrize("kind", ["normal", "skewed", "heavy"])

@@ -17,6 +17,8 @@ from evengrad.signals.updates import update_ratio
 from evengrad.signals.why import STILL, VIOLENT, cause_of, rate_too_low
 from evengrad.types import Evidence, Facts, Finding, Trace
 
+_BEGUN = 4  # planned steps; fewer are a trial of the code, not a training
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlowConvergence(Rule):
@@ -80,9 +82,9 @@ class SlowConvergence(Rule):
         return np.nan if "loss" not in trace.curves else falls_on(trace) or 0.0
 
     def _hardly_begun(self, trace: Trace) -> Iterator[Finding]:
-        """A run of under ten steps, over as it was planned, that has not halved its loss."""
+        """A run of four to nine steps, over as it was planned, that has not halved its loss."""
         values, planned = trace.curves["loss"].values, (trace.facts.loop or {}).get("steps") or 0
-        if not 2 <= len(values) == planned < MIN_STEPS or not np.isfinite(values).all() or not values[-1] > 0.5 * values[0] > 0:
+        if not _BEGUN <= len(values) == planned < MIN_STEPS or not np.isfinite(values).all() or not values[-1] > 0.5 * values[0] > 0:
             return
         evidence = Evidence(signal="steps", value=planned, relation="<", threshold=MIN_STEPS, unit="steps", where="loop")
         message = f"training ended after {planned} steps, with the loss at {values[-1]:.3g} from {values[0]:.3g}"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from evengrad import examine
 from evengrad.changes import proposed
 from evengrad.examine import diagnose_run
+from evengrad.intervene import Bench, add_causes
 from evengrad.judge import chosen_rules
 from evengrad.recording import Recording
 from evengrad.replays import Replays
+from evengrad.report import Report
 from evengrad.training import Experiment, again, train
 from evengrad.types import Finding, Trace
 
@@ -75,11 +79,12 @@ def test_the_loss_after_as_many_steps_is_what_counts() -> None:
     assert found[-1].after < 0.75 * found[-1].before
 
 
-def one_bad_batch() -> Experiment:
-    """A training in which the batch of step 100 is a thousand times too large: once, and nobody clips."""
+def one_bad_batch(count: int = 1) -> Experiment:
+    """A training in which the batch of step 100 (and of some after it) is a thousand times too large, and nobody clips."""
     batches = [(X[i], Y[i]) for i in (torch.arange(32) + 32 * k for k in range(8))]
     order = [batches[k % 8] for k in range(160)]
-    order[100] = (1000 * order[100][0], 1 - order[100][1])
+    for k in range(100, 100 + count):
+        order[k] = (1000 * order[k][0], 1 - order[k][1])
 
     def network() -> nn.Module:
         return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2))
@@ -122,3 +127,19 @@ def test_a_change_is_judged_by_how_far_the_loss_still_jumps() -> None:
 def test_a_calm_run_leaves_no_snapshot() -> None:
     recording, _ = recorded(experiment(0.1))
     assert recording.snapshot is None
+
+
+def test_a_diagnosis_hands_the_steps_around_the_jump_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Bench] = []
+
+    def looked_at(report: Report, bench: Bench) -> Report:
+        seen.append(bench)
+        return add_causes(report, bench)
+
+    monkeypatch.setattr(examine, "add_causes", looked_at)
+    report = diagnose_run(one_bad_batch(12), list(RULES.values()))[0]
+    assert report.findings
+    (bench,) = seen
+    assert bench.snapshot is not None
+    assert bench.snapshot.jump == 100
+    assert {i.signal for i in report.interventions} == {"highest_loss"}

@@ -138,9 +138,8 @@ def diagnose_run(
     report = report_of(trace, rules)
     if causes and report.findings:
         rig = build(experiment, seed)
-        report = add_causes(
-            report, Bench(rig, first_batch(rig), {rule.code: rule for rule in rules}, experiment, _budget(trace, max_seconds))
-        )
+        by_code, seconds = {rule.code: rule for rule in rules}, _budget(trace, max_seconds)
+        report = add_causes(report, Bench(rig, first_batch(rig), by_code, experiment, seconds, recording.snapshot))
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
     return replace(report, run=run), result
 

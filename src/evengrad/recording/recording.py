@@ -32,7 +32,8 @@ class Recording:
         name: What the run is called.
         dense: Number of steps at the beginning that are all measured.
         growth: From there, each measured step is this many times as late as the one before; None fits it to the planned steps.
-        loop: What is known of the training, for `Facts.loop`; its `steps` space the evaluations. None leaves evaluations out.
+        loop: What is known of the training, for `Facts.loop`; its `steps` space the evaluations. None is a short replay: no
+            evaluations, no sample of the targets, no snapshots.
         validation: Epoch number -> batches of validation data, or None.
     """
 
@@ -56,7 +57,8 @@ class Recording:
         self._accuracy: list[tuple[int, float]] = []
         self._first: tuple[Run, Facts, tuple[Layer, ...]] | None = None
         self._modules: evidence.Modules | None = None
-        self._samples, self._accumulation = Samples(), Accumulation(dense)
+        self._samples = None if loop is None else Samples()
+        self._accumulation = Accumulation(dense)
         self._step: Step | None = None
         self._standard: list[torch.Tensor | None] = []
         self._sequences = Sequences()
@@ -66,7 +68,8 @@ class Recording:
         """Measures the step about to be taken, if it is one of the sample."""
         rate = None if rig.optimizer is None else evidence.rate_of(rig.optimizer)
         self._rates.append(math.nan if rate is None else float(rate))
-        self._samples.add(batch)
+        if self._samples is not None:
+            self._samples.add(batch)
         if self._checkpoints is not None:
             self._checkpoints.see(rig, batch)
         if self._rewind is not None:
@@ -146,7 +149,7 @@ class Recording:
 
     def _facts(self, facts: Facts) -> Facts:
         """The first pass's facts, with targets from more than its batch, and with what the steps showed of the loop."""
-        targets = None if facts.targets is None else facts.targets | self._samples.facts()
+        targets = facts.targets if facts.targets is None or self._samples is None else facts.targets | self._samples.facts()
         accumulated = self._accumulation.value
         seen = {} if accumulated is None else {"accumulated": accumulated}
         return replace(facts, targets=targets, loop=(self._loop or {}) | seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,22 +23,18 @@ def backward(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.
 
 def clipped(limit: float) -> TrainStep:
     """Clips the norm of the gradient."""
-
-    def step(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.Optimizer) -> Tensor:
-        loss = backward(model, batch, loss_fn, optimizer)
-        clip_grad_norm_(model.parameters(), limit)
-        optimizer.step()
-        return loss
-
-    return step
+    return _clipping(clip_grad_norm_, limit)
 
 
 def clipped_by_value(limit: float) -> TrainStep:
     """Clips every number of the gradient."""
+    return _clipping(clip_grad_value_, limit)
 
+
+def _clipping(clip: Callable[..., Any], limit: float) -> TrainStep:
     def step(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.Optimizer) -> Tensor:
         loss = backward(model, batch, loss_fn, optimizer)
-        clip_grad_value_(model.parameters(), limit)
+        clip(model.parameters(), limit)
         optimizer.step()
         return loss
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from evengrad.remedies import base
 from evengrad.remedies.base import Remedy, Undo
-from evengrad.remedies.rates import scale_rates
+from evengrad.remedies.rates import rate_proposal, scale_rates
 from evengrad.rig import Rig
 from evengrad.types import Finding, Proposal, Trace
 
@@ -42,14 +42,7 @@ class LowerRate(Remedy):
         if finding.symptom in self.symptoms[-4:] and finding.steps[0] == trace.steps[0]:
             return  # it was there before the first step: no rate made it
         for factor in self.factors if rate <= 100 * self.usual[0] else [usual / rate for usual in self.usual]:
-            yield Proposal(
-                remedy=self.name,
-                options={"factor": factor},
-                cause="lr_too_high",
-                summary=f"lower_rate {rate:g} -> {rate * factor:g}",
-                code=f"-lr={rate:g}\n+lr={rate * factor:g}",
-                needs=("optimizer",),
-            )
+            yield rate_proposal(self.name, "lr_too_high", rate, factor)
 
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
         return scale_rates(rig, float(proposal.options["factor"]), self.name)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from evengrad.remedies import base
 from evengrad.remedies.base import Remedy, Undo
-from evengrad.remedies.rates import scale_rates
+from evengrad.remedies.rates import rate_proposal, scale_rates
 from evengrad.rig import Rig
 from evengrad.types import Finding, Proposal, Trace
 
@@ -37,14 +37,7 @@ class RaiseRate(Remedy):
         if finding.cause not in {None, "lr_too_low"}:
             return  # what is known to be slow for another reason gets no faster by it
         for factor in self.factors:
-            yield Proposal(
-                remedy=self.name,
-                options={"factor": factor},
-                cause="lr_too_low",
-                summary=f"raise_rate {rate:g} -> {rate * factor:g}",
-                code=f"-lr={rate:g}\n+lr={rate * factor:g}",
-                needs=("optimizer",),
-            )
+            yield rate_proposal(self.name, "lr_too_low", rate, factor)
 
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
         return scale_rates(rig, float(proposal.options["factor"]), self.name)

@@ -8,8 +8,21 @@ from typing import Any
 from evengrad.errors import InputError
 from evengrad.remedies.base import Undo
 from evengrad.rig import Rig
+from evengrad.types import Proposal
 
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr", "base_lrs", "max_lrs", "min_lrs", "eta_min")  # of groups and of schedules
+
+
+def rate_proposal(remedy: str, cause: str, rate: float, factor: float) -> Proposal:
+    """Proposes a rate times a factor."""
+    return Proposal(
+        remedy=remedy,
+        options={"factor": factor},
+        cause=cause,
+        summary=f"{remedy} {rate:g} -> {rate * factor:g}",
+        code=f"-lr={rate:g}\n+lr={rate * factor:g}",
+        needs=("optimizer",),
+    )
 
 
 def scale_rates(rig: Rig, factor: float, remedy: str) -> Undo:

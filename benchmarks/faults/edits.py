@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.faults.base import DataEdit, ModelEdit
-from evengrad.lab.data import Split
 
 
 class Detach(nn.Module):
@@ -161,8 +160,3 @@ def targets(change: Callable[[Tensor], Tensor]) -> DataEdit:
 def training_targets(change: Callable[[Tensor, torch.Generator], Tensor]) -> DataEdit:
     """Returns an edit of the targets to train on."""
     return lambda split, seed: replace(split, y_train=change(split.y_train.clone(), torch.Generator().manual_seed(seed)))
-
-
-def is_sequential(split: Split) -> bool:
-    """True if a sample is a sequence."""
-    return split.x_train.dim() == 3

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evengrad.lab.models.transformer import Transformer
-from evengrad.trace.attention import attention, post_norms
+from evengrad.trace.attention import attention
 from evengrad.trace.batch import Batch
 from evengrad.trace.recorder import measure
 
@@ -51,6 +51,10 @@ def columns(model: nn.Module, x: Tensor) -> dict[str, dict[str, float]]:
         assert column.shape == (len(layers),)
         assert column.dtype == np.float32
     return {name: {layers[i].name: float(c[i]) for i in np.flatnonzero(~np.isnan(c))} for name, c in found.items()}
+
+
+def post_norms(model: nn.Module) -> tuple[str, ...]:
+    return measure(model, Batch(data()), columns=()).structure.post_norms
 
 
 @torch.no_grad()
@@ -174,15 +178,15 @@ def test_nothing_is_changed() -> None:
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 def test_norms_behind_the_skips_are_told_from_norms_in_the_branches(norm: str) -> None:
     post, pre = (Transformer(inputs=WIDTH, outputs=3, length=TIME, depth=2, norm=norm, norm_at=at).build(0) for at in ("post", "pre"))
-    assert post_norms(post, Batch(data()), 0) == ("3", "5", "7", "9")
-    assert post_norms(pre, Batch(data()), 0) == ()
+    assert post_norms(post) == ("3", "5", "7", "9")
+    assert post_norms(pre) == ()
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_norms_of_an_encoder_of_torch(first: bool) -> None:
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 16, batch_first=True, norm_first=first)
     norms = () if first else tuple(f"layers.{i}.norm{k}" for i in range(2) for k in (1, 2))
-    assert post_norms(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), Batch(data()), 0) == norms
+    assert post_norms(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)) == norms
 
 
 def test_norm_written_by_hand_behind_a_skip() -> None:
@@ -198,8 +202,8 @@ def test_norm_written_by_hand_behind_a_skip() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(x + self.inner(x).relu())
 
-    assert post_norms(nn.Sequential(Block(), Block()), Batch(data()), 0) == ("0.norm", "1.norm")
+    assert post_norms(nn.Sequential(Block(), Block())) == ("0.norm", "1.norm")
 
 
 def test_batch_norm_of_a_plain_network_is_no_post_norm() -> None:
-    assert post_norms(nn.Sequential(nn.Linear(WIDTH, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 2)), Batch(data()), 0) == ()
+    assert post_norms(nn.Sequential(nn.Linear(WIDTH, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 2))) == ()

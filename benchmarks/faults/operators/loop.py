@@ -60,14 +60,6 @@ def ascent(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.Op
     return loss
 
 
-def cleared_before_the_step(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.Optimizer) -> Tensor:
-    loss = steps.backward(model, batch, loss_fn, optimizer)
-    for p in list(model.parameters())[:-2]:
-        p.grad = None
-    optimizer.step()
-    return loss
-
-
 def _of_a_copy(model: nn.Module) -> Iterable[nn.Parameter]:
     return copy.deepcopy(model).parameters()
 

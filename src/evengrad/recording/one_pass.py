@@ -8,7 +8,6 @@ import numpy as np
 
 from evengrad.rig import Rig
 from evengrad.trace import facts as evidence
-from evengrad.trace.attention import post_norms
 from evengrad.trace.batch import Batch
 from evengrad.trace.loss_facts import loss_facts
 from evengrad.trace.recorder import COLUMNS, Measurement, measure
@@ -43,7 +42,7 @@ def run_of(rig: Rig, batch: Batch, name: str) -> Run:
 
 def facts_of(rig: Rig, batch: Batch, found: Measurement, modules: evidence.Modules) -> Facts:
     """Collects the direct evidence of one measured pass."""
-    behind = post_norms(rig.model, batch, rig.seed)
+    behind = found.structure.post_norms
     return Facts(
         inputs=evidence.input_facts(batch, rig.model, found.structure),
         targets=evidence.target_facts(batch),

@@ -1,4 +1,4 @@
-"""a model with attention and a batch -> how large its logits are, how spread its weights, and which norms stand behind the skips."""
+"""a model with attention and a batch -> how large its logits are, and how spread its weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from evengrad.trace.batch import Batch, call, mapped
-from evengrad.trace.capture import Capture, Node, tensors_in
+from evengrad.trace.capture import tensors_in
 from evengrad.trace.isolation import untouched
 from evengrad.types import Floats, Layer
 
@@ -59,58 +59,6 @@ def attention(model: nn.Module, batch: Batch, layers: Sequence[Layer], seed: int
         calls = host[[k for k, (r, _, _) in enumerate(watch.seen) if r == row]]
         found["logit_abs_max"][row] = calls[:, 0].max()
         found["attention_entropy"][row] = calls[:, 1].mean()
-    return found
-
-
-def post_norms(model: nn.Module, batch: Batch, seed: int) -> tuple[str, ...]:
-    """Returns the norms that stand behind a residual addition and let nothing past them, where most additions have one (post-norm).
-
-    With the norm inside the branch (pre-norm) the sum goes on beside it; only the last norm, before the head, stands alone behind one.
-    """
-    if not any("norm" in type(module).__name__.lower() for module in model.modules()):
-        return ()
-    capture = Capture(model)
-    with untouched(model, seed=seed), torch.no_grad():
-        model.train()
-        inputs = mapped(torch.clone, batch.inputs)
-        with capture:
-            capture.inputs(inputs)
-            call(model, inputs)
-    consumers: list[list[int]] = [[] for _ in capture.nodes]
-    for node in capture.nodes:
-        for source in node.inputs:
-            consumers[source].append(node.index)
-    sums = [node for node in capture.nodes if node.kind == "add" and len(node.inputs) == 2 and _is_skip(capture.nodes, *node.inputs)]
-    behind = [_all_norms(capture.nodes, consumers, node.index) for node in sums]
-    found = dict.fromkeys(name for names in behind for name in names)
-    return tuple(found) if 2 * sum(map(bool, behind)) > len(sums) else ()
-
-
-def _is_skip(nodes: Sequence[Node], left: int, right: int) -> bool:
-    """True if one side of an addition is computed from the other."""
-    early, late = sorted((left, right))
-    stack, seen = [late], {late}
-    while stack:
-        for source in nodes[stack.pop()].inputs:
-            if source == early:
-                return True
-            if source > early and source not in seen:
-                seen.add(source)
-                stack.append(source)
-    return False
-
-
-def _all_norms(nodes: Sequence[Node], consumers: list[list[int]], start: int) -> list[str]:
-    """Returns the norms that a value goes into, or nothing if it goes anywhere else too."""
-    found, stack = [], list(consumers[start])
-    while stack:
-        node = nodes[stack.pop()]
-        if node.kind == "norm" and node.op != "batch_norm":
-            found.append(node.module)
-        elif node.kind == "pass":
-            stack.extend(consumers[node.index])
-        else:
-            return []
     return found
 
 

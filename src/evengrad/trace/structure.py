@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evengrad.trace import operations as ops
 from evengrad.trace.capture import Capture, Node
+from evengrad.trace.post_norms import post_norms
 from evengrad.types import Layer
 
 _GATES = {  # activations that, multiplied by what they were applied to, are another one
@@ -37,6 +38,7 @@ class Structure:
         edges: Pairs of rows, the first feeding the second.
         unused: Trainable parameters that the forward pass never touched.
         head: Rows whose output reaches the model's output without another weight in between.
+        post_norms: Norms that stand behind residual additions (see `post_norms`).
     """
 
     layers: tuple[Layer, ...]
@@ -46,6 +48,7 @@ class Structure:
     edges: tuple[tuple[int, int], ...]
     unused: tuple[str, ...]
     head: tuple[int, ...]
+    post_norms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def read_structure(capture: Capture, output: object) -> Structure:
         edges=edges,
         unused=tuple(name for name, p in parameters.items() if p.requires_grad and name not in touched),
         head=tuple(sorted(_nearest_rows(nodes, by_node, outputs))),
+        post_norms=post_norms(nodes),
     )
 
 

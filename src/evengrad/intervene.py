@@ -53,7 +53,7 @@ def add_causes(report: Report, bench: Bench) -> Report:
     trace = report.trace
     if trace is None or not report.findings:
         return report
-    changes = proposed(report.findings, trace)
+    changes = [c for c in proposed(report.findings, trace) if c.remedy.diagnostic]
     over_time = [f for f in report.findings if f.steps[0] != trace.steps[0] or "curves" in "".join(bench.rules[f.code].needs)]
     early = [f for f in report.findings if f not in over_time]
     late = [f for f in over_time if f.cause is None and f.effect_of is None and f.severity != SEVERITIES[-1]]
@@ -72,7 +72,7 @@ def add_causes(report: Report, bench: Bench) -> Report:
         skipped |= replays.skipped
     findings = folded([_caused(f, tried) for f in report.findings])
     causes = root_causes(findings)
-    proposals = _ranked(changes, tried, causes)
+    proposals = _ranked(proposed(findings, trace), tried, causes)
     return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=proposals, skipped=skipped)
 
 
@@ -131,7 +131,7 @@ def _ranked(changes: Sequence[Change], tried: Sequence[Intervention], causes: Se
     """Changes that removed the strongest findings first, then those that remove a root cause; among equals the smaller change."""
 
     def rank(change: Change) -> tuple[int, ...]:
-        mine = [t for t in tried if t.proposal is change.proposal]
+        mine = [t for t in tried if t.proposal == change.proposal]
         errors = {f.code for f in change.findings if f.severity == SEVERITIES[0]}
         failed = sum(not t.restored for t in mine if t.code in errors or not errors)
         restored = sum(t.restored for t in mine)

@@ -23,6 +23,9 @@ class Rig:
         batches: Epoch number -> the batches of that epoch, in an order that depends on seed and epoch only.
         scheduler: Learning-rate schedule, stepped after each batch, or None.
         train_step: `train_step(model, batch, loss_fn, optimizer) -> loss` in place of one standard step, or None.
+        epochs: Passes over the data.
+        validation: Epoch number -> the batches of the validation data, or None.
+        after_epoch: Called with the rig after each epoch, in this order; training ends with the epoch in which one returns True.
         seed: Seed that random remedies draw from.
         step: Number of optimizer steps taken.
     """
@@ -33,6 +36,9 @@ class Rig:
     batches: Callable[[int], Iterator[Batch]] = lambda epoch: iter(())
     scheduler: Any = None
     train_step: Callable[..., Any] | None = field(default=None, kw_only=True)
+    epochs: int = field(default=1, kw_only=True)
+    validation: Callable[[int], Iterator[Batch]] | None = field(default=None, kw_only=True)
+    after_epoch: list[Callable[[Rig], bool]] = field(default_factory=list, kw_only=True)
     seed: int = 0
     step: int = 0
 

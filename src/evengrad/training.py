@@ -23,6 +23,7 @@ from evengrad.trace.capture import tensors_in
 from evengrad.types import Proposal, Series
 
 TrainStep = Callable[[nn.Module, Any, Any, torch.optim.Optimizer], Any]
+Batches = Callable[[int], Iterator[Batch]]
 _FUNCTIONS = {
     "model": "lambda: MyModel()",
     "loss_fn": "torch.nn.CrossEntropyLoss()",
@@ -142,10 +143,12 @@ def build(experiment: Experiment, seed: int = 0) -> Rig:
             model,
             optimizer,
             experiment.loss_fn,
-            lambda epoch: (b.to(device) for b in source(epoch)),
+            _on_device(source, device) or source,
             scheduler,
             seed,
             train_step=experiment.train_step,
+            epochs=experiment.epochs,
+            validation=_on_device(validation_of(experiment), device),
         )
         first_batch(rig)
         remedies = discovered()
@@ -174,7 +177,7 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)  # so that dropout does not depend on how many numbers building took
         rig.model.train()
-        for epoch in range(experiment.epochs):
+        for epoch in range(rig.epochs):
             for batch in rig.batches(epoch):
                 if watcher is not None:
                     watcher.before(rig, batch)
@@ -185,7 +188,8 @@ def train(
                 if late or rig.step == max_steps:
                     break
             else:
-                if bool(losses[-1].isfinite()):
+                ended = [ends(rig) for ends in rig.after_epoch]  # each is told of every epoch
+                if bool(losses[-1].isfinite()) and not any(ended):
                     continue
             break
         values = torch.stack(losses).double().cpu().numpy()
@@ -286,6 +290,10 @@ def batches_of(data: Any, batch_size: int, seed: int) -> Callable[[int], Iterato
 def validation_of(experiment: Experiment) -> Callable[[int], Iterator[Batch]] | None:
     """Returns a function from the epoch to batches of the validation data, or None where there are none."""
     return None if experiment.validation is None else batches_of(experiment.validation, 1024, 0)
+
+
+def _on_device(batches: Batches | None, device: torch.device) -> Batches | None:
+    return None if batches is None else lambda epoch: (b.to(device) for b in batches(epoch))
 
 
 def loop_facts(experiment: Experiment) -> dict[str, Any]:

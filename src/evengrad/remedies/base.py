@@ -29,15 +29,19 @@ class Remedy(ABC):
         name: Stable name, such as `swap_activation`.
         title: What it does, in a few words.
         symptoms: Symptoms, or codes of findings, that it is proposed for.
+        causes: Causes that it is proposed for, whatever the symptom.
         change: Its place in the order of least change.
+        diagnostic: True if its effect tells a cause, so that it is tried as an intervention; False if it only repairs.
         shows_at_once: True if the signal of a single batch shows its effect; False if only training does.
         random: True if it draws random numbers, so that an effect needs more than one draw.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    symptoms: ClassVar[tuple[str, ...]]
+    symptoms: ClassVar[tuple[str, ...]] = ()
+    causes: ClassVar[tuple[str, ...]] = ()
     change: ClassVar[int]
+    diagnostic: ClassVar[bool] = True
     shows_at_once: ClassVar[bool] = True
     random: ClassVar[bool] = False
 
@@ -51,7 +55,7 @@ class Remedy(ABC):
 
     def treats(self, finding: Finding) -> bool:
         """True if this remedy is meant for such a finding."""
-        return finding.symptom in self.symptoms or finding.code in self.symptoms
+        return finding.symptom in self.symptoms or finding.code in self.symptoms or finding.cause in self.causes
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:

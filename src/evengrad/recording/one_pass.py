@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -10,6 +11,8 @@ from evengrad.rig import Rig
 from evengrad.trace import facts as evidence
 from evengrad.trace.batch import Batch
 from evengrad.trace.loss_facts import loss_facts
+from evengrad.trace.loss_probe import EVERYTHING
+from evengrad.trace.output_reach import output_reach
 from evengrad.trace.recorder import COLUMNS, Measurement, measure
 from evengrad.types import Facts, Run, Trace
 
@@ -43,11 +46,13 @@ def run_of(rig: Rig, batch: Batch, name: str) -> Run:
 def facts_of(rig: Rig, batch: Batch, found: Measurement, modules: evidence.Modules) -> Facts:
     """Collects the direct evidence of one measured pass."""
     behind = found.structure.post_norms
+    reach = output_reach(rig.model, batch, found.structure)
+    head = evidence.head_facts(found.structure, found.output)
     return Facts(
         inputs=evidence.input_facts(batch, rig.model, found.structure),
         targets=evidence.target_facts(batch),
-        head=evidence.head_facts(found.structure, found.output),
-        loss=loss_facts(rig.loss_fn, found.loss, found.output, batch.targets),
+        head=head if head is None or reach is None else head | {"reach": [x if math.isfinite(x) else None for x in reach]},
+        loss=loss_facts(rig.loss_fn, found.loss, found.output, batch.targets, reach=reach or EVERYTHING),
         optimizer=evidence.optimizer_facts(rig.optimizer, rig.model),
         modules=modules.facts() | ({"post_norms": list(behind)} if behind else {}),
         mode="train",

@@ -21,6 +21,16 @@ _RESHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel", "vie
 _ENCODES = {"one_hot", "scatter", "scatter_", "eye", "__getitem__", "index_select", "to", "float", "type", "type_as"}
 
 
+_SPOILT = {
+    "answers": "every answer becomes the targets' mean",
+    "order": "each sample gets the answer of another",
+    "size": "all answers are three times as large",
+    "level": "all answers are two deviations higher",
+    "sign": "all answers change their sign",
+    "label": "each sample gets the answer of another class",
+}
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """A head that does not fit its loss: its cause, what is wrong, and the number that shows it; some networks learn in spite of it."""
@@ -43,6 +53,8 @@ class HeadAndLoss(Rule):
     Attributes:
         max_outside: Largest healthy distance of a target from what the output's activation reaches, in deviations of the targets.
         max_classes_as_numbers: Most distinct labels that a regression on whole numbers is told about: more are counts or ages.
+        max_floor: Largest healthy loss of right answers, as a share of the best constant answer's loss, in [0, 1].
+        max_blindness: Largest healthy share of the constant answer's distance that a wrong answer is spared, in [0, 1].
 
     Reference: Goodfellow, Bengio & Courville 2016, sec. 6.2.2; Bridle 1990 (softmax).
     """
@@ -58,6 +70,8 @@ class HeadAndLoss(Rule):
     )
     max_outside: float = 0.5
     max_classes_as_numbers: int = 30
+    max_floor: float = 0.25
+    max_blindness: float = 0.98
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         ran = progress(trace)
@@ -77,7 +91,7 @@ class HeadAndLoss(Rule):
     def _mismatches(self, trace: Trace) -> Iterator[Mismatch]:
         """The first of these that holds: one mistake often looks like two."""
         head, loss, targets = trace.facts.head or {}, trace.facts.loss or {}, trace.facts.targets or {}
-        looks = (_one_unit, _before_logits, _before_log, _broadcast, self._kind, self._range)
+        looks = (_one_unit, _before_logits, _before_log, _broadcast, self._kind, self._blind, self._floor, self._range)
         yield from [found for look in looks if (found := look(head, loss, targets)) is not None][:1]
 
     def _kind(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
@@ -100,17 +114,58 @@ class HeadAndLoss(Rule):
             return Mismatch("wrong_loss", message, evidence, "loss")
         return None
 
+    def _blind(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+        """A loss that is as small for answers that are wrong: found by giving it the targets for answers, and then spoiling them."""
+        blind, value = loss.get("blind_to"), float(loss.get("blindness", 0.0))
+        if blind is None or not value > self.max_blindness or loss.get("toward_targets", 0.0) < -0.5:
+            return None
+        message = (
+            f"the loss of right answers stays within {1 - value:.0%} of its range if {_SPOILT[blind]}: it does not ask for what is meant"
+        )
+        evidence = Evidence(signal="blindness", value=value, relation=">", threshold=self.max_blindness, unit="of the range", where="loss")
+        return Mismatch("wrong_loss", message, evidence, "loss")
+
+    def _floor(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+        """Class labels that no answer within reach gets a small loss for."""
+        floor, free, op = float(loss.get("floor", 0.0)), float(loss.get("free_floor", 0.0)), loss.get("op")
+        reach = head.get("reach") or (None, None)
+        if not floor > self.max_floor or not (targets.get("labels") or str(op).startswith("bce")):
+            return None
+        evidence = Evidence(
+            signal="floor", value=floor, relation=">", threshold=self.max_floor, unit="of the constant's loss", where="loss"
+        )
+        if free > self.max_floor:
+            cause = "redundant_output_activation" if op in {"cross_entropy", "bce_with_logits"} else "wrong_loss"
+            message = (
+                f"the surest right answers still lose {floor:.0%} of what the best constant answer does: the loss squashes what it is given"
+            )
+            return Mismatch(cause, message, evidence, "loss", harmless_from=0.9)
+        if op not in {"cross_entropy", "bce_with_logits"} or None not in reach and reach[0] == reach[1]:
+            return None
+        if reach == (None, None) or floor - free < self.max_floor:
+            return None
+        low, high = ("-∞" if reach[0] is None else f"{reach[0]:.3g}"), ("∞" if reach[1] is None else f"{reach[1]:.3g}")
+        message = (
+            f"whatever the weights, the output stays within [{low}, {high}]; right answers lose {floor:.0%} of what the best constant "
+            f"answer does"
+        )
+        shares = reach[0] is not None and reach[1] is not None and abs(reach[0]) < 1e-3 and abs(reach[1] - 1) < 1e-3
+        return Mismatch("redundant_output_activation" if shares else "wrong_output_activation", message, evidence, harmless_from=0.9)
+
     def _range(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
         """Targets that the output's activation does not reach."""
-        span, std = _RANGES.get(_activation(head)), float(targets.get("std") or 0.0)
-        if loss.get("op") not in _NUMBERS or span is None or "float" not in str(targets.get("dtype")) or not std > 0:
+        span, std = _span(head), float(targets.get("std") or 0.0)
+        compared = loss.get("op") in _NUMBERS or float(loss.get("floor", 0.0)) > self.max_floor
+        if not compared or span is None or "float" not in str(targets.get("dtype")) or not std > 0:
             return None
         low, high = float(targets.get("min", 0.0)), float(targets.get("max", 0.0))
         outside = max(span[0] - low, high - span[1]) / std
         if not outside > self.max_outside:
             return None
-        reach = f"[{span[0]:g}, {span[1]:g}]" if np.isfinite(span[1]) else f"{span[0]:g} and above"
-        message = f"the output ends in {_activation(head)}, which reaches {reach}, but the targets run from {low:.3g} to {high:.3g}"
+        reach = f"[{span[0]:.3g}, {span[1]:.3g}]" if np.isfinite(span).all() else f"{span[0]:.3g} and above"
+        reach = f"{span[1]:.3g} and below" if np.isinf(span[0]) else reach
+        last = _activation(head) if _activation(head) in _RANGES else "something"
+        message = f"the output ends in {last}, which reaches {reach}, but the targets run from {low:.3g} to {high:.3g}"
         evidence = Evidence(signal="outside", value=outside, relation=">", threshold=self.max_outside, unit="deviations", where="targets")
         return Mismatch("wrong_output_activation", message, evidence, harmless_from=0.9)
 
@@ -123,7 +178,7 @@ class HeadAndLoss(Rule):
         shares = {"activation": "softmax", "width": 3, "shape": [128, 3], "min": 0.1, "max": 0.8, "row_sum": 1.0}
         one = {"activation": "none", "width": 1, "shape": [128, 1], "min": -1.0, "max": 1.0}
 
-        def net(head: dict[str, Any], op: str, targets: dict[str, Any], *operations: str, **loss: float) -> Trace:
+        def net(head: dict[str, Any], op: str, targets: dict[str, Any], *operations: str, **loss: float | str) -> Trace:
             facts = Facts(head={"layer": "4", **head}, loss={"op": op, "operations": list(operations) or [op], **loss}, targets=targets)
             return synthetic.chain(3, facts=facts)
 
@@ -143,6 +198,11 @@ class HeadAndLoss(Rule):
                 net(one, "bce_with_logits", {**labels, "shape": [128, 1]}),
                 net(sigmoid, "mse", numbers),
                 net(relu, "mse", {**numbers, "min": -0.6}),
+                net({**one, "reach": [0.0, None], "activation": "unknown"}, "mse", numbers),
+                net(one, "other", numbers, blind_to="size", blindness=1.0),
+                net(logits, "other", labels, blind_to="label", blindness=0.99),
+                net(logits, "cross_entropy", labels, "mul", "cross_entropy", floor=0.6, free_floor=0.6),
+                net({**logits, "reach": [-1.0, 1.0], "activation": "unknown"}, "cross_entropy", labels, floor=0.3, free_floor=0.0),
             ),
             healthy=(
                 net(logits, "cross_entropy", labels),
@@ -153,8 +213,21 @@ class HeadAndLoss(Rule):
                 net(sigmoid, "mse", binary),
                 net(relu, "mse", positive),
                 net(relu, "mse", {**numbers, "min": -0.4}),
+                net({**relu, "reach": [None, None]}, "mse", numbers),
+                net(one, "other", numbers, blind_to="size", blindness=0.9),
+                net(logits, "cross_entropy", labels, floor=0.5),
+                net(logits, "cross_entropy", labels, floor=0.2, free_floor=0.2),
             ),
         )
+
+
+def _span(head: dict[str, Any]) -> tuple[float, float] | None:
+    """What the output reaches: measured, where it was; what its activation reaches, otherwise."""
+    reach = head.get("reach")
+    if reach is None:
+        return _RANGES.get(_activation(head))
+    low, high = (-np.inf if reach[0] is None else float(reach[0])), (np.inf if reach[1] is None else float(reach[1]))
+    return None if np.isinf(low) and np.isinf(high) else (low, high)
 
 
 def _activation(head: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from evengrad.trace.batch import Loss
 from evengrad.trace.capture import tensors_in
+from evengrad.trace.loss_probe import EVERYTHING, Reach, probed
 
 _OPS = {  # a torch function that a loss ends in -> the kind of loss
     "cross_entropy": "cross_entropy",
@@ -26,15 +27,19 @@ _SENSITIVE = 1e-3  # relative change of the loss if all answers become their mea
 _QUIET = {"requires_grad", "shape", "dtype", "device", "grad_fn", "size", "dim", "__get__", "is_floating_point"}
 
 
-def loss_facts(loss_fn: Loss | None, value: float, output: Any = None, targets: Any = None) -> dict[str, Any]:
-    """Describes a loss: its name and value, and, where outputs and targets are single tensors, what `types.Facts` lists."""
+def loss_facts(loss_fn: Loss | None, value: float, output: Any = None, targets: Any = None, *, reach: Reach = EVERYTHING) -> dict[str, Any]:
+    """Describes a loss: its name and value, and, where outputs and targets are single tensors, what `types.Facts` lists.
+
+    `reach` is what the output can reach at all, whatever the weights.
+    """
     name = "projection" if loss_fn is None else getattr(loss_fn, "__name__", type(loss_fn).__name__)
     facts: dict[str, Any] = {"name": name, "value": value, "reduction": getattr(loss_fn, "reduction", None)}
     answers, wanted = next(tensors_in(output), None), next(tensors_in(targets), None)
     if loss_fn is None or answers is None or wanted is None or not answers.is_floating_point() or not answers.dim():
         return facts
     try:
-        return facts | _probed(loss_fn, answers.detach(), wanted.detach())
+        facts |= _probed(loss_fn, answers.detach(), wanted.detach())
+        return facts | probed(loss_fn, answers.detach(), wanted.detach(), op=facts["op"], reach=reach)
     except Exception:  # a loss of the user's that takes something else than one tensor of answers and one of targets
         return facts
 

@@ -1,0 +1,167 @@
+"""a loss, outputs and targets -> whether it tells right answers from wrong ones, and how little loss right answers can have.
+
+Nothing is asked of how a loss is written: it is called with the targets themselves for answers, and with answers that are wrong in one way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from evengrad.trace.batch import Loss
+
+Reach = tuple[float, float]
+EVERYTHING: Reach = (-math.inf, math.inf)
+_SURE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # how far right answers stand above the others, in logits
+_SETTLED = 0.01  # a loss that falls no further from 8 to 32 logits has an end of its own
+_FEW = 8  # samples that say enough
+
+
+def probed(loss_fn: Loss, answers: Tensor, wanted: Tensor, *, op: str, reach: Reach = EVERYTHING) -> dict[str, float | str]:
+    """Describes a loss by what right answers get of it.
+
+    Args:
+        loss_fn: `loss_fn(output, targets) -> scalar`.
+        answers: What the network puts out (n, ...).
+        wanted: The targets: class labels, or numbers, as many as answers.
+        op: Kind of the loss, as `loss_facts` names it.
+        reach: What the output can reach at all, whatever the weights.
+
+    Returns:
+        `floor`: least loss of right answers within reach, as a share of what the best constant answer loses (0 for most losses);
+        `free_floor`: the same without the limits of the output, given where the loss falls no further for surer answers;
+        `blind_to`: a change that makes right answers wrong and leaves the loss as it is (`order`, `size`, `level`, `sign`, `label`);
+        `blindness`: by how much less than the constant answer's distance the loss changes, 1 is not at all.
+        Empty where targets are of another kind.
+    """
+    if len(answers) < _FEW or not bool(answers.isfinite().all()):
+        return {}
+    with torch.no_grad():
+        if wanted.is_floating_point() and not _shares(wanted, op):
+            return _of_numbers(loss_fn, answers, wanted, reach) if wanted.numel() == answers.numel() == len(answers) else {}
+        hot = _one_hot(answers, wanted)
+        return {} if hot is None else _of_classes(loss_fn, answers, wanted, hot, reach)
+
+
+def _of_numbers(loss_fn: Loss, answers: Tensor, wanted: Tensor, reach: Reach) -> dict[str, float | str]:
+    right = wanted.to(answers.dtype).reshape(answers.shape)
+    spread, middle = right.std(), right.mean()
+    if not bool(spread > 0):
+        return {}
+
+    def loss(found: Tensor) -> float:
+        return float(loss_fn(found.contiguous(), wanted))
+
+    best, constant = loss(right), loss(middle.expand_as(right) + 1e-3 * spread * _noise(right))
+    gap = constant - best
+    if not (math.isfinite(best) and math.isfinite(constant)):
+        return {}
+    if gap <= 1e-6 * abs(constant):
+        return {"blind_to": "answers", "blindness": 1.0}
+    facts: dict[str, float | str] = {}
+    changed = {
+        "order": right.roll(max(1, len(right) // 3), 0),
+        "size": 3.0 * right,
+        "level": right + 2 * spread,
+        "sign": -right,
+    }
+    differs = {name: float((other - right).norm() / (right - middle).norm()) for name, other in changed.items()}
+    for name, other in changed.items():
+        rise = (loss(other) - best) / gap
+        if differs[name] > 0.5 and math.isfinite(rise) and rise < 0.02:
+            return {"blind_to": name, "blindness": 1.0 - rise}
+    if reach != EVERYTHING:
+        facts["floor"] = (loss(right.clamp(*reach)) - best) / gap
+    return facts
+
+
+def _of_classes(loss_fn: Loss, answers: Tensor, wanted: Tensor, hot: Tensor, reach: Reach) -> dict[str, float | str]:
+    def loss(found: Tensor) -> float:
+        return float(loss_fn(found.to(answers.dtype).clamp(*reach).contiguous(), wanted))
+
+    def free(found: Tensor) -> float:
+        return float(loss_fn(found.to(answers.dtype).contiguous(), wanted))
+
+    domain = _domain(answers)
+    if domain != "logits":
+        reach = EVERYTHING  # what sums to 1 has its ends from that
+    rights, moved = list(_right(domain, hot)), hot.roll(max(1, len(hot) // 3), 0)
+    wrongs = [list(_right(domain, other)) for other in (_others(hot), moved)]
+    constant = _least(free(answers.new_full(answers.shape, c)) for c in _levels(domain, hot))
+    best = _least(map(loss, rights))
+    if not (math.isfinite(best) and math.isfinite(constant)) or constant == 0:
+        return {}
+    gap = constant - best
+    mistaken = max(_least(map(loss, found)) for found in wrongs)  # a loss of who is alike does not see which class is which
+    told = float((moved != hot).float().mean()) * hot[0].numel() > 0.2
+    if gap <= 0.02 * abs(constant) or (told and mistaken - best <= 0.02 * abs(gap)):
+        return {"blind_to": "label", "blindness": 1.0}
+    facts: dict[str, float | str] = {}
+    if best >= 0 and constant > 0:
+        facts["floor"] = best / constant
+        frees = [free(x) for x in rights]
+        if domain == "logits" and all(map(math.isfinite, frees)) and abs(frees[-1] - frees[-3]) < _SETTLED * constant:
+            facts["free_floor"] = min(frees) / constant
+    return facts
+
+
+def _levels(domain: str, hot: Tensor) -> tuple[float, ...]:
+    return (0.0,) if domain == "logits" else (1.0 / hot.shape[1],) if domain == "shares" else (-math.log(hot.shape[1]),)
+
+
+def _right(domain: str, hot: Tensor) -> Iterator[Tensor]:
+    """Answers that are right, surer and surer."""
+    if domain == "logits":
+        yield from (sure * (2 * hot - 1) for sure in _SURE)
+        return
+    for rest in (0.1, 1e-2, 1e-4):
+        shares = hot * (1 - rest) + rest / hot.shape[1]
+        yield shares if domain == "shares" else shares.log()
+
+
+def _domain(answers: Tensor) -> str:
+    """`shares` that sum to 1, their logarithms (`logs`), or `logits`."""
+    if answers.dim() < 2 or answers.shape[1] < 2:
+        return "logits"
+    for name, values in (("shares", answers), ("logs", answers.exp())):
+        if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-3).all()):
+            return name
+    return "logits"
+
+
+def _one_hot(answers: Tensor, wanted: Tensor) -> Tensor | None:
+    """1 where the right class is, in the shape of the answers; None where labels are of another kind."""
+    if wanted.numel() == answers.numel():  # one unit for two classes
+        if wanted.numel() != answers.numel() or not bool(((wanted == 0) | (wanted == 1)).all()):
+            return None
+        return wanted.reshape(answers.shape).to(answers.dtype)
+    if (
+        wanted.is_floating_point()
+        or wanted.dim() != answers.dim() - 1
+        or wanted.shape[0] != answers.shape[0]
+        or int(wanted.max()) >= answers.shape[1]
+    ):
+        return None
+    hot = torch.zeros_like(answers)
+    return hot.scatter_(1, wanted.clamp_min(0).long().unsqueeze(1), 1.0)
+
+
+def _others(hot: Tensor) -> Tensor:
+    """The next class in place of the right one."""
+    return hot.roll(1, 1) if hot.dim() > 1 and hot.shape[1] > 1 else 1 - hot
+
+
+def _shares(wanted: Tensor, op: str) -> bool:
+    return op.startswith("bce") and bool(((wanted == 0) | (wanted == 1)).all())
+
+
+def _least(values: Iterator[float]) -> float:
+    return min((v for v in values if math.isfinite(v)), default=math.nan)
+
+
+def _noise(like: Tensor) -> Tensor:
+    """A fixed pattern, so that no generator is touched and no answers are all equal."""
+    return torch.arange(like.numel(), dtype=torch.float32, device=like.device).mul(12.9898).sin().to(like.dtype).reshape(like.shape)

@@ -1,0 +1,113 @@
+"""What right answers get of a loss: whether it tells them from wrong ones, and whether the output can give them at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import evengrad as eg
+from evengrad.trace.loss_probe import probed
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def _numbers() -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(32, 1, generator=random), 2 + torch.randn(32, 1, generator=random)
+
+
+def _classes() -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(48, 5, generator=random), torch.randint(5, (48,), generator=random)
+
+
+def _probed(loss: Loss, pair: tuple[Tensor, Tensor], op: str = "other", **options: Any) -> dict[str, Any]:
+    return probed(loss, *pair, op=op, **options)
+
+
+@pytest.mark.parametrize(
+    ("loss", "blind"),
+    [
+        (lambda o, y: (o.mean() - y.mean()).square(), "order"),
+        (lambda o, y: 1 - F.cosine_similarity(o.flatten(), y.flatten(), dim=0), "size"),
+        (lambda o, y: ((o - o.mean()) - (y - y.mean())).square().mean(), "level"),
+        (lambda o, y: (o.abs() - y.abs()).square().mean(), "sign"),
+        (lambda o, y: (o - y.flatten()).square().mean(), "answers"),
+    ],
+)
+def test_a_loss_that_does_not_compare_numbers_one_by_one_is_told_by_what_it_is_blind_to(loss: Loss, blind: str) -> None:
+    assert _probed(loss, _numbers())["blind_to"] == blind
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.huber_loss, lambda o, y: (o - y).cosh().log().mean()])
+def test_losses_of_numbers_are_blind_to_nothing(loss: Loss) -> None:
+    assert "blind_to" not in _probed(loss, _numbers())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda o, y: (o.mean(1) - y).square().mean(),
+        lambda o, y: F.binary_cross_entropy_with_logits(o, y.float()[:, None].expand_as(o)),
+    ],
+)
+def test_a_loss_that_does_not_see_which_class_is_right_is_told(loss: Loss) -> None:
+    assert _probed(loss, _classes())["blind_to"] == "label"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        F.cross_entropy,
+        F.multi_margin_loss,
+        lambda o, y: F.cross_entropy(o, y, label_smoothing=0.3),
+        lambda o, y: (o.softmax(1) - F.one_hot(y, 5)).square().mean(),
+        lambda o, y: -((1 - o.softmax(1).gather(1, y[:, None])) ** 2 * o.log_softmax(1).gather(1, y[:, None])).mean(),
+        lambda o, y: F.cross_entropy((F.normalize(o) @ F.normalize(o).mT - 9 * torch.eye(48)) / 0.1, y.roll(0) % 48),
+    ],
+)
+def test_losses_of_classes_are_neither_blind_nor_without_end(loss: Loss) -> None:
+    found = _probed(loss, _classes(), "cross_entropy")
+    assert found.get("free_floor", 0.0) < 0.05
+
+
+@pytest.mark.parametrize("squash", [lambda o: o.softmax(1), torch.sigmoid, lambda o: o.tanh() / 2])
+def test_a_loss_that_squashes_its_logits_has_a_floor(squash: Callable[[Tensor], Tensor]) -> None:
+    found = _probed(lambda o, y: F.cross_entropy(squash(o), y), _classes(), "cross_entropy")
+    assert found["free_floor"] > 0.3
+
+
+def test_right_answers_are_limited_by_what_the_output_reaches() -> None:
+    assert _probed(F.cross_entropy, _classes(), "cross_entropy", reach=(-1.0, 1.0))["floor"] > 0.2
+    assert _probed(F.mse_loss, _numbers(), "mse", reach=(0.0, 1.0))["floor"] > 0.5
+
+
+class _Clamped(nn.Module):
+    def forward(self, h: Tensor) -> Tensor:
+        return h.clamp(0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("last", "reach"),
+    [
+        (nn.Identity(), [None, None]),
+        (nn.Softplus(), [0.0, None]),
+        (_Clamped(), [0.0, 1.0]),
+        (nn.Tanh(), [-1.0, 1.0]),
+        (nn.Softmax(1), [0.0, 1.0]),
+        (nn.LeakyReLU(0.1), [None, None]),
+    ],
+)
+def test_the_reach_of_the_output_is_measured_whatever_it_ends_in(last: nn.Module, reach: list[float | None]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), last)
+    before = [p.clone() for p in model.parameters()]
+    trace = eg.check(model, torch.randn(16, 4), torch.randn(16, 3), nn.MSELoss()).trace
+    assert trace is not None and trace.facts.head is not None
+    assert trace.facts.head["reach"] == pytest.approx(reach) if None not in reach else trace.facts.head["reach"] == reach
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)) and not model[2]._forward_hooks

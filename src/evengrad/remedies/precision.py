@@ -69,7 +69,7 @@ class Float32(Remedy):
 
 
 def to_weights(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Forward pre-hook that turns floating-point inputs into the type of the module's own weights; module-level, so that models can be copied."""
+    """Forward pre-hook that turns floating-point inputs into the type of the module's own weights; copyable, at module level."""
     dtype = next(p.dtype for p in module.parameters(recurse=False) if p.is_floating_point())
 
     def turned(value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from evengrad.remedies import base, schemes
 from evengrad.remedies.base import Remedy, Undo
+from evengrad.remedies.plans import Plan, fills, kept
 from evengrad.rig import Rig
 from evengrad.signals.scale import OTHER_SCHEME, matching_rms
 from evengrad.types import Finding, Proposal, Trace
@@ -45,7 +46,7 @@ class Initialize(Remedy):
         if (trace.facts.inputs or {}).get("nonfinite_fraction"):
             return
         for scheme in ("auto", "orthogonal"):
-            plans = [p for layer in trace.layers if (p := schemes.plan(layer, scheme))]
+            plans = schemes.plans(trace.layers, scheme)
             if not plans:
                 return
             words = ", ".join(dict.fromkeys(p["scheme"] for p in plans))
@@ -63,16 +64,9 @@ class Initialize(Remedy):
         return refill(rig, proposal.options["plans"])
 
 
-def refill(rig: Rig, plans: list[dict[str, object]]) -> Undo:
+def refill(rig: Rig, plans: list[Plan]) -> Undo:
     """Fills weights by their plans; the undo puts the old values back."""
-    names = {str(plan[key]) for plan in plans for key in ("weight", "bias") if plan[key]}
-    kept = [(p, p.detach().clone()) for name, p in rig.model.named_parameters(remove_duplicate=False) if name in names]
-
-    def undo() -> None:
-        with torch.no_grad():
-            for parameter, value in kept:
-                parameter.copy_(value)
-
+    undo = kept([fill.parameter for fill in fills(rig.model, plans)])
     try:
         schemes.run_plan(rig.model, plans, torch.Generator().manual_seed(rig.seed))
     except BaseException:

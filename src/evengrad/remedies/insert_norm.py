@@ -1,10 +1,11 @@
-"""batch_norm, layer_norm: a norm between each hidden layer and its activation."""
+"""batch_norm, layer_norm, rms_norm, group_norm: a norm between each hidden layer and its activation."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from evengrad.errors import InputError
 from evengrad.remedies import base
 from evengrad.remedies.base import Remedy, Undo, submodule, undo_all
+from evengrad.remedies.surgery import exchange, replace_module
 from evengrad.rig import Rig
 from evengrad.types import Finding, Layer, Proposal, Trace
 
@@ -29,6 +31,7 @@ class InsertNorm(Remedy):
 
     symptoms: ClassVar[tuple[str, ...]] = _SYMPTOMS
     change: ClassVar[int] = base.NORM
+    child: ClassVar[str] = CHILD
 
     @staticmethod
     @abstractmethod
@@ -38,6 +41,11 @@ class InsertNorm(Remedy):
     @abstractmethod
     def suits(self, layer: Layer, trace: Trace) -> bool:
         """True if this norm is proposed behind that row."""
+
+    @staticmethod
+    @abstractmethod
+    def shown(layer: Layer) -> str:
+        """Returns the norm behind that row as code."""
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         head = (trace.facts.head or {}).get("layer")
@@ -51,7 +59,7 @@ class InsertNorm(Remedy):
                 where=tuple(x.name for x in rows),
                 cause="missing_normalization_layer",
                 summary=f"{words} before each activation",
-                code=f"+{self._shown(rows[0])}  # behind each hidden layer, before its activation",
+                code=f"+{self.shown(rows[0])}  # behind each hidden layer, before its activation",
                 needs=("batches of more than one sample",) if self.name == "batch_norm" else (),
                 risk="train and eval mode differ" if self.name == "batch_norm" else "",
             )
@@ -61,7 +69,7 @@ class InsertNorm(Remedy):
 
     def _insert(self, rig: Rig, layer: nn.Module, units: int | None) -> Undo:
         weight = getattr(layer, "weight", None)
-        if not isinstance(weight, Tensor) or weight.dim() < 2 or hasattr(layer, CHILD):
+        if not isinstance(weight, Tensor) or weight.dim() < 2 or hasattr(layer, self.child):
             raise InputError(f"{type(layer).__name__} has no weight, or a norm already: this change was proposed for another model")
         if units is not None and units not in weight.shape:  # on any axis: some kernels are laid out [in, out]
             shape = tuple(weight.shape)
@@ -70,17 +78,12 @@ class InsertNorm(Remedy):
             )
         child = self.norm(units or weight.shape[0], weight.dim()).to(weight.device, weight.dtype)
         child.train(layer.training)
-        layer.add_module(CHILD, child)
-        handle = layer.register_forward_hook(apply_norm)
-        undos: list[Undo] = [handle.remove, lambda: delattr(layer, CHILD)]
+        layer.add_module(self.child, child)
+        handle = layer.register_forward_hook(partial(apply_norm, child=self.child))
+        undos: list[Undo] = [handle.remove, lambda: delattr(layer, self.child)]
         if rig.optimizer is not None:
             undos.append(join_optimizer(rig, list(child.parameters())))
         return undo_all(undos[::-1])
-
-    def _shown(self, layer: Layer) -> str:
-        if self.name == "layer_norm":
-            return f"nn.LayerNorm({layer.fan_out})"
-        return f"nn.BatchNorm1d({layer.fan_out})" if layer.kind == "linear" else "nn.BatchNorm2d(out_channels)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,10 @@ class BatchNorm(InsertNorm):
     @staticmethod
     def norm(units: int, dims: int) -> nn.Module:
         return _BATCH_NORMS[dims](units)
+
+    @staticmethod
+    def shown(layer: Layer) -> str:
+        return f"nn.BatchNorm1d({layer.fan_out})" if layer.kind == "linear" else "nn.BatchNorm2d(out_channels)"
 
     def suits(self, layer: Layer, trace: Trace) -> bool:
         shape = (trace.facts.inputs or {}).get("shape") or [0, 0]
@@ -116,13 +123,103 @@ class LayerNorm(InsertNorm):
     def norm(units: int, dims: int) -> nn.Module:
         return nn.LayerNorm(units)
 
+    @staticmethod
+    def shown(layer: Layer) -> str:
+        return f"nn.LayerNorm({layer.fan_out})"
+
     def suits(self, layer: Layer, trace: Trace) -> bool:
         return layer.kind == "linear"
 
 
-def apply_norm(layer: nn.Module, _args: object, output: Any) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class RmsNorm(InsertNorm):
+    """RMS norm before each activation of linear layers: a layer norm that subtracts no mean, and costs less.
+
+    Reference: Zhang & Sennrich 2019.
+    """
+
+    name: ClassVar[str] = "rms_norm"
+    title: ClassVar[str] = "RMS norm before each activation"
+    symptoms: ClassVar[tuple[str, ...]] = ()
+    causes: ClassVar[tuple[str, ...]] = ("missing_normalization_layer",)
+    diagnostic: ClassVar[bool] = False
+    child: ClassVar[str] = "evengrad_rms_norm"
+
+    @staticmethod
+    def norm(units: int, dims: int) -> nn.Module:
+        return nn.RMSNorm(units)
+
+    @staticmethod
+    def shown(layer: Layer) -> str:
+        return f"nn.RMSNorm({layer.fan_out})"
+
+    def suits(self, layer: Layer, trace: Trace) -> bool:
+        return layer.kind == "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupNorm(InsertNorm):
+    """Group norm before each activation of convolutions, or in the place of batch norms where batches have too few samples for those.
+
+    Reference: Wu & He 2018.
+    """
+
+    name: ClassVar[str] = "group_norm"
+    title: ClassVar[str] = "group norm, which needs no batch"
+    symptoms: ClassVar[tuple[str, ...]] = ()
+    causes: ClassVar[tuple[str, ...]] = ("missing_normalization_layer", "batch_too_small")
+    diagnostic: ClassVar[bool] = False
+    child: ClassVar[str] = "evengrad_group_norm"
+
+    @staticmethod
+    def norm(units: int, dims: int) -> nn.GroupNorm:
+        groups = max(g for g in (1, 2, 4, 8, 16, 32) if units % g == 0 and (g == 1 or units // g >= 4))  # Wu & He 2018, table 3
+        return nn.GroupNorm(groups if dims > 2 else 1, units)
+
+    @staticmethod
+    def shown(layer: Layer) -> str:
+        return "nn.GroupNorm(groups, out_channels)"
+
+    def suits(self, layer: Layer, trace: Trace) -> bool:
+        return layer.kind == "conv"
+
+    def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
+        if finding.cause != "batch_too_small":
+            yield from super().propose(finding, trace)
+            return
+        norms = [n for n in (trace.facts.modules or {}).get("norms", ()) if n["kind"].startswith("BatchNorm")]
+        if norms:
+            kinds = sorted({n["kind"] for n in norms})
+            yield Proposal(
+                remedy=self.name,
+                options={"instead": [n["name"] for n in norms]},
+                where=tuple(x.name for x in trace.layers if x.norm_module in {n["name"] for n in norms}),
+                cause="batch_too_small",
+                summary=f"group_norm in the place of {len(norms)} batch norm{'s' * (len(norms) > 1)}",
+                code="\n".join(f"-nn.{kind}(channels)" for kind in kinds) + "\n+nn.GroupNorm(groups, channels)",
+            )
+
+    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
+        if "instead" not in proposal.options:
+            return super().apply(rig, proposal)
+        return undo_all(undo for name in proposal.options["instead"] for undo in self._replace(rig, submodule(rig.model, name)))
+
+    def _replace(self, rig: Rig, old: nn.Module) -> Iterator[Undo]:
+        if not isinstance(old, nn.modules.batchnorm._BatchNorm):
+            raise InputError(f"expected a batch norm, got {type(old).__name__}: this change was proposed for another model")
+        fresh = self.norm(old.num_features, 2 if isinstance(old, nn.BatchNorm1d) else 4)
+        if old.affine:
+            fresh.load_state_dict({"weight": old.weight, "bias": old.bias})
+            fresh.to(old.weight.device, old.weight.dtype)
+        else:
+            fresh = nn.GroupNorm(fresh.num_groups, old.num_features, affine=False)
+        yield replace_module(rig.model, old, fresh.train(old.training))
+        yield exchange(rig, list(zip(old.parameters(), fresh.parameters(), strict=True)))
+
+
+def apply_norm(layer: nn.Module, _args: object, output: Any, *, child: str = CHILD) -> Any:
     """Forward hook that norms a layer's output by its child (a module-level function, so that models stay copyable)."""
-    norm = layer.get_submodule(CHILD)
+    norm = layer.get_submodule(child)
     if isinstance(norm, nn.BatchNorm1d) and not isinstance(layer, nn.Conv1d) and output.dim() > 2:
         return norm(output.flatten(0, -2)).reshape(output.shape)
     return norm(output)

@@ -29,9 +29,9 @@ BRINGS: dict[str, frozenset[str]] = {  # cause -> symptoms that follow from it; 
     "input_not_normalized": _POOR | _WILD | _DEAD | _APART | {"huge_initial_loss"},
     "loss_reduction": _POOR | _WILD | _DEAD | {"huge_initial_loss"},
     "constant_init": _POOR | _DEAD | {"identical_units", "huge_initial_loss"},
+    "selu_conditions": _POOR | _WILD | _DEAD,
     "bad_init_large": _POOR | _WILD | _DEAD | {"huge_initial_loss", "overfitting"},
     "bad_init_small": _POOR | _DEAD,
-    "selu_conditions": _POOR | _WILD | _DEAD,
     "missing_activation": _POOR,
     "too_narrow_relu": _POOR | _DEAD,
     "too_deep_no_skip": _POOR | _WILD | _DEAD,
@@ -40,16 +40,16 @@ BRINGS: dict[str, frozenset[str]] = {  # cause -> symptoms that follow from it; 
     "missing_normalization_layer": _POOR | _WILD | _DEAD,
     "long_memory": _POOR | {"vanishing_gradient", "exploding_gradient"},
     "attention_logits": _POOR | _WILD | _DEAD,
-    "batch_too_small": _POOR | {"oscillating_loss", "loss_spike", "train_eval_gap"},
+    "batch_too_small": _POOR | _WILD | _DEAD | {"train_eval_gap"},
     "scheduler_bug": _POOR | _WILD | _DEAD | {"no_parameter_update"},
     "no_warmup": _POOR | _WILD | _DEAD,
-    "over_clipped": _POOR | {"no_parameter_update"},
-    "over_regularized": _POOR | _DEAD | {"train_eval_gap"},
+    "over_clipped": _POOR | {"no_parameter_update", "vanishing_gradient"},
+    "over_regularized": _POOR | _DEAD | {"train_eval_gap", "loss_divergence", "oscillating_loss", "loss_spike"},
     "lr_too_high": _POOR | _WILD | _DEAD | {"overfitting"},
     "lr_too_low": _POOR | {"no_parameter_update", "vanishing_gradient"},  # which training would have mended
     "no_grad_clip": _POOR | _WILD | _DEAD,
     "capacity_too_small": _POOR,
-    "undertrained": _POOR,
+    "undertrained": _POOR | {"no_parameter_update"},
 }
 CAUSES = tuple(BRINGS)
 

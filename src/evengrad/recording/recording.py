@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from evengrad.recording.checkpoints import Checkpoints, right_share
+from evengrad.recording.loop import Loop
 from evengrad.recording.one_pass import facts_of, run_of
 from evengrad.recording.rewind import Rewind, Snapshot
 from evengrad.recording.sequences import Sequences
@@ -63,6 +64,7 @@ class Recording:
         self._standard: list[torch.Tensor | None] = []
         self._sequences = Sequences()
         self._rewind = None if loop is None else Rewind()
+        self._own = Loop() if loop is not None and not loop.get("standard", True) else None
 
     def before(self, rig: Rig, batch: Batch) -> None:
         """Measures the step about to be taken, if it is one of the sample."""
@@ -76,6 +78,8 @@ class Recording:
             self._rewind.before(rig, batch)
         if rig.step == self._next:
             self._measure(rig, batch)
+        if self._own is not None:
+            self._own.enter(rig)
 
     def _measure(self, rig: Rig, batch: Batch) -> None:
         if self._first is None:
@@ -90,7 +94,9 @@ class Recording:
             return
         parameters = dict(rig.model.named_parameters(remove_duplicate=True))
         self._standard = [found.gradients.get(layer.weight) for layer in found.structure.layers]
-        self._step = Step([parameters[layer.weight] for layer in found.structure.layers], self._standard, rig.optimizer)
+        self._step = Step(
+            [parameters[layer.weight] for layer in found.structure.layers], self._standard, rig.optimizer, own=self._own is not None
+        )
         self._steps.append(rig.step)
         self._columns.append({_CONSUMED.get(k, k): v for k, v in found.columns.items()})
         if self._loop is not None:
@@ -106,6 +112,8 @@ class Recording:
 
     def after(self, rig: Rig, batch: Batch, loss: torch.Tensor) -> None:
         """Adds what the step did: the gradients that the optimizer consumed, and the true change of the weights."""
+        if self._own is not None:
+            self._own.leave()
         if self._rewind is not None:
             self._rewind.after(rig, loss)
         if self._modules is not None and self._first is not None:
@@ -128,6 +136,8 @@ class Recording:
     def trace(self, losses: Series, *, seconds: float = 0.0) -> Trace:
         """Returns what was recorded."""
         assert self._first is not None  # training takes at least one step
+        if self._own is not None:
+            self._own.close()
         run, facts, layers = self._first
         names = self._columns[0].keys() | self._columns[-1].keys()
         unseen = np.full((1, len(layers)), np.nan, np.float32)
@@ -152,6 +162,7 @@ class Recording:
         targets = facts.targets if facts.targets is None or self._samples is None else facts.targets | self._samples.facts()
         accumulated = self._accumulation.value
         seen = {} if accumulated is None else {"accumulated": accumulated}
+        seen |= {} if self._own is None else self._own.facts()
         return replace(facts, targets=targets, loop=(self._loop or {}) | seen)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.trace.recorder import stored
+from evengrad.trace.stats import _grouped as grouped
 from evengrad.trace.stats import tensor_stats
 from evengrad.types import Floats
 
@@ -24,51 +25,114 @@ class Step:
         weights: The weights (L).
         standard: Gradient of a standard step from the same weights on the same batch, for each of them, or None.
         optimizer: Its optimizer; gradients are read after the step if this one is not called.
+        own: The step is the user's own: what it does to the weights behind the optimizer's back is looked at too.
     """
 
-    def __init__(self, weights: Sequence[nn.Parameter], standard: Sequence[Tensor | None], optimizer: torch.optim.Optimizer | None) -> None:
+    def __init__(
+        self,
+        weights: Sequence[nn.Parameter],
+        standard: Sequence[Tensor | None],
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        own: bool = False,
+    ) -> None:
         self.weights, self._standard = weights, standard
         self._before = [w.detach().clone() for w in weights]
         self.used: list[Tensor | None] | None = None
-        self._handle = None if optimizer is None else optimizer.register_step_pre_hook(self._consumed)
+        self._stepped: list[Tensor] | None = None
+        self._handles = [] if optimizer is None else [optimizer.register_step_pre_hook(self._consumed)]
+        self._handles += [optimizer.register_step_post_hook(self._taken)] if own and optimizer is not None else []
 
     def _consumed(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self.used = [None if w.grad is None else w.grad.detach().clone() for w in self.weights]  # zeroed right after, perhaps
 
+    def _taken(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._stepped = [w.detach().clone() for w in self.weights]
+
     def columns(self) -> dict[str, Floats]:
         """Returns columns (1, L) of the update, the gradients that were used, and how far both agree with a standard step."""
-        if self._handle is not None:
-            self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         if self.used is None:
             self.used = [None if w.grad is None else w.grad.detach() for w in self.weights]
         with torch.no_grad():
-            moved = [w.detach() - old for w, old in zip(self.weights, self._before, strict=True)]
+            now = [w.detach() for w in self.weights]
+            moved = [w - old for w, old in zip(now, self._before, strict=True)]
             used = [torch.zeros_like(m) if g is None else _dense(g) for g, m in zip(self.used, moved, strict=True)]
-            agree = [_agreements(s, g, m) for s, g, m in zip(self._standard, used, moved, strict=True)]
+            stepped = now if self._stepped is None else self._stepped
+            taken = moved if self._stepped is None else [w - old for w, old in zip(stepped, self._before, strict=True)]
+            standard = [torch.zeros_like(m) if s is None else _dense(s) for s, m in zip(self._standard, moved, strict=True)]
+            agree = grouped([_side_by_side(*each) for each in zip(standard, used, taken, moved, now, strict=True)], _agreements)
             rows = [torch.cat((m, g.to(m.device), a.to(m))) for m, g, a in zip(tensor_stats(moved), tensor_stats(used), agree, strict=True)]
-            host = torch.stack([row.cpu().double() for row in rows]).numpy() if rows else np.zeros((0, 11))  # (L, 11)
+            if self._stepped is not None:
+                behind = grouped([_side_by_side(s, w) for s, w in zip(stepped, now, strict=True)], _behind)
+                rows = [torch.cat((row, b.to(row))) for row, b in zip(rows, behind, strict=True)]
+            host = torch.stack([row.cpu().double() for row in rows]).numpy() if rows else np.zeros((0, 15))  # (L, 13 or 15)
         unused = [g is None for g in self.used]
         found = {}
         for k, name in enumerate(_NAMES):
             if name:
                 kept = [math.nan if gone and k >= 4 else stored(float(v), name) for v, gone in zip(host[:, k], unused, strict=True)]
                 found[name] = np.array([kept], np.float32)
-        for k, name in enumerate(("grad_agreement", "update_agreement", "unchanged_fraction"), start=len(_NAMES)):
+        for k, name in enumerate(_AGREEMENTS if self._stepped is None else _AGREEMENTS + _BEHIND, start=len(_NAMES)):
             found[name] = host[None, :, k].astype(np.float32)
         return found
+
+
+_AGREEMENTS = ("grad_agreement", "update_agreement", "unchanged_fraction", "lost_fraction", "rounded_fraction")
+_BEHIND = ("behind_ratio", "behind_shrink")
+
+
+def _side_by_side(*tensors: Tensor) -> Tensor:
+    """Tensors of one size as (number, elements), float32; complex numbers count as pairs."""
+    flat = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
+    return torch.stack([t.reshape(-1).float() for t in flat])
 
 
 def _dense(gradient: Tensor) -> Tensor:
     return gradient.to_dense() if gradient.is_sparse else gradient
 
 
-def _agreements(standard: Tensor | None, used: Tensor, moved: Tensor) -> Tensor:
-    """Cosines of used and standard gradient, and of the change and minus the used gradient; share of entries that stayed although used."""
-    nothing = moved.new_full((), math.nan, dtype=torch.float32)
-    pulled = used != 0
-    count = pulled.sum()
-    stayed = torch.where(count > 0, (pulled & (moved == 0)).sum() / count, nothing)
-    return torch.stack((nothing if standard is None else _cosine(_dense(standard), used), _cosine(moved, -used), stayed.float()))
+def _agreements(found: Tensor) -> Tensor:
+    """Of standard and used gradient, the optimizer's change, the whole change and the weights (k, 5, n): five numbers each (k, 5).
+
+    Cosines of used and standard gradient, and of the optimizer's change and minus the used gradient; share of entries that stayed although
+    used; share of entries of the standard gradient that the used one has as zero, where those are the small ones; share of weights
+    that need no more than twelve of their 24 bits.
+    """
+    standard, used, taken, moved, weights = found.unbind(1)
+    nothing = found.new_full((len(found),), math.nan)
+    pulled, meant = used != 0, standard != 0
+    stayed = _share_of(pulled & (moved == 0), pulled)
+    lost = meant & ~pulled
+    size = standard.abs()
+    small = (size * lost).sum(1) / lost.sum(1).clamp_min(1) < 0.5 * (size * ~lost).sum(1) / (~lost).sum(1).clamp_min(1)
+    share = _share_of(lost, meant)
+    gone = torch.where(small | (share == 0) | (share == 1), share, nothing)
+    held = weights != 0
+    rounded = _share_of(held & (weights.contiguous().view(torch.int32) & 0xFFF == 0), held)
+    return torch.stack((_cosines(standard, used), _cosines(taken, -used), stayed, gone, rounded), 1)
+
+
+def _share_of(chosen: Tensor, of: Tensor) -> Tensor:
+    count = of.sum(1)
+    share: Tensor = torch.where(count > 0, chosen.sum(1) / count, torch.full_like(count, math.nan, dtype=torch.float32))
+    return share
+
+
+def _behind(found: Tensor) -> Tensor:
+    """Of weights after the optimizer and at the end of the step (k, 2, n): relative change, and its cosine with the weights' shrinking."""
+    stepped, end = found.unbind(1)
+    change = end - stepped
+    ratio = torch.linalg.vector_norm(change, dim=1) / torch.linalg.vector_norm(stepped, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.stack((ratio, _cosines(change, -stepped)), 1)
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Cosines (k,) of rows (k, n); NaN where one is zero or not finite; scaled first, so that float32 holds the squares."""
+    a, b = (t / t.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) for t in (a, b))
+    cosine: Tensor = (a * b).sum(1) / (torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1))
+    return cosine
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -140,9 +140,8 @@ class HeadAndLoss(Rule):
                 f"the surest right answers still lose {floor:.0%} of what the best constant answer does: the loss squashes what it is given"
             )
             return Mismatch(cause, message, evidence, "loss", harmless_from=0.9)
-        if op not in {"cross_entropy", "bce_with_logits"} or None not in reach and reach[0] == reach[1]:
-            return None
-        if reach == (None, None) or floor - free < self.max_floor:
+        ends = [x for x in reach if x is not None]
+        if op not in {"cross_entropy", "bce_with_logits"} or not ends or floor - free < self.max_floor:
             return None
         low, high = ("-∞" if reach[0] is None else f"{reach[0]:.3g}"), ("∞" if reach[1] is None else f"{reach[1]:.3g}")
         message = (

@@ -13,12 +13,15 @@ from evengrad.rules.base import Examples, Rule
 from evengrad.signals.curves import thrives
 from evengrad.types import Evidence, Facts, Finding, Trace
 
+_FEWEST = 6  # gradients that make a rule of it
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossReduction(Rule):
     """A batch twice as large has twice the loss: gradients, and with them the rate, grow with the batch.
 
-    With a rate made for it, or an optimizer that divides by the gradient's size, training is none the worse: a note then.
+    The same shows in the loop, where gradients of parts are added and not divided. With a rate made for it, or an optimizer that
+    divides by the gradient's size, training is none the worse: a note then.
 
     Attributes:
         min_growth: Smallest factor between the loss of a batch and that of its half that tells a sum (a mean has 1, a sum 2).
@@ -36,18 +39,23 @@ class LossReduction(Rule):
     min_growth: float = 1.6
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        growth, samples = self.value(trace), trace.run.samples
+        growth, samples, where = self.value(trace), trace.run.samples, "loss"
+        scaled = _scaled(trace)
         if growth > self.min_growth:
             limit, relation = self.min_growth, ">"
             message = f"twice the samples give ×{growth:.2f} the loss: it is summed over the {samples} of a batch, and so are its gradients"
         elif 0 < growth < 1 / self.min_growth:
             limit, relation = 1 / self.min_growth, "<"
             message = f"twice the samples give ×{growth:.2f} the loss: its mean is divided by the {samples} of a batch once more"
+        elif scaled is not None and not 1 / self.min_growth <= scaled <= self.min_growth:
+            growth, where = scaled, "loop"
+            limit, relation = (self.min_growth, ">") if scaled > 1 else (1 / self.min_growth, "<")
+            message = f"the optimizer uses ×{scaled:.3g} the gradient of the batch's loss, at every step and in every layer alike"
         else:
             return
-        evidence = Evidence(signal="batch_growth", value=growth, relation=relation, threshold=limit, unit="of the loss", where="loss")
+        evidence = Evidence(signal="batch_growth", value=growth, relation=relation, threshold=limit, unit="of the loss", where=where)
         severity = "note" if thrives(trace) or "loss" not in trace.curves else "warning"
-        found = self.finding(trace, severity, message, evidence=(evidence,), where=("loss",), at=(0, len(trace.steps) - 1))
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=(where,), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="loss_reduction")
 
     def value(self, trace: Trace) -> float:
@@ -58,8 +66,37 @@ class LossReduction(Rule):
         def net(growth: float, **curves: Any) -> Trace:
             return synthetic.run(synthetic.chain(3, facts=Facts(loss={"op": "mse", "batch_growth": growth})), **curves)
 
+        def step(factor: Any, agreement: float = 1.0) -> Trace:
+            facts = Facts(loss={"op": "mse", "batch_growth": 1.0})
+            used = np.broadcast_to(np.asarray(factor, np.float32), (6, 3))
+            made = synthetic.chain(3, steps=6, facts=facts, grad_norm=used, grad_raw_norm=1.0, grad_agreement=agreement)
+            return synthetic.run(made, loss=stuck)
+
         stuck, falling = np.full(40, 1.0), np.geomspace(1.0, 0.1, 40)
         return Examples(
-            sick=(net(2.0, loss=stuck), net(1.7, loss=stuck), net(2.0, loss=falling), net(0.5, loss=stuck)),
-            healthy=(net(1.0, loss=stuck), net(1.5, loss=stuck), net(0.7, loss=stuck)),
+            sick=(net(2.0, loss=stuck), net(1.7, loss=stuck), net(2.0, loss=falling), net(0.5, loss=stuck), step(25.0), step(0.1)),
+            healthy=(
+                net(1.0, loss=stuck),
+                net(1.5, loss=stuck),
+                net(0.7, loss=stuck),
+                step(1.5),
+                step(25.0, 0.8),
+                step(np.geomspace(0.1, 0.3, 6)[:, None]),
+            ),
         )
+
+
+def _scaled(trace: Trace) -> float | None:
+    """What the used gradient is to the batch's own, where it is the same number at every step and in every layer; None where it is not.
+
+    A gradient that is clipped has another factor at each step; one of several batches, or of another draw of dropout, another direction.
+    """
+    if abs((trace.facts.loop or {}).get("optimizer_steps", 1.0) - 1.0) > 0.05:
+        return None
+    with np.errstate(all="ignore"):
+        factors = np.log(trace.column("grad_norm").astype(np.float64) / trace.column("grad_raw_norm"))
+        alike = trace.column("grad_agreement") > 0.98
+    seen = factors[np.isfinite(factors) & alike]
+    if len(seen) < _FEWEST or len(seen) < 0.7 * np.isfinite(factors).sum() or np.median(np.abs(seen - np.median(seen))) > 0.01:
+        return None
+    return float(np.exp(np.median(seen)))

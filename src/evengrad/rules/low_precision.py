@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evengrad import synthetic
-from evengrad.rules.base import Examples, Rule, names, place
+from evengrad.rules.base import Examples, Rule, deep_rows, names, place
 from evengrad.signals.curves import thrives
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
@@ -25,6 +25,8 @@ class LowPrecision(Rule):
 
     Attributes:
         max_unchanged_fraction: Largest healthy share of weights that a step leaves exactly as they were, in [0, 1].
+        min_rounded: Share of a layer's weights in float32 with twelve bits or fewer from which on something rounds them, in [0, 1].
+        max_lost_fraction: Largest healthy share of gradients that are zero in the optimizer though the batch's own are not, in [0, 1].
 
     Reference: Micikevicius et al. 2018, Mixed precision training, sec. 3.1 and 3.2; IEEE 754.
     """
@@ -37,15 +39,16 @@ class LowPrecision(Rule):
     signal: ClassVar[tuple[str, str]] = ("unchanged_fraction", "of weights")
     helps: ClassVar[str] = "float32 weights with torch.autocast around the forward pass, and a GradScaler for float16"
     max_unchanged_fraction: float = 0.5
+    min_rounded: float = 0.98
+    max_lost_fraction: float = 0.3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         half = [name for name in (trace.facts.modules or {}).get("dtypes", ()) if name in _HALF]
-        if not half:
-            return
-        found = self._unchanged(trace, half[0]) or self._overflow(trace, half[0])
+        looks = (self._unchanged(trace, half[0]), self._overflow(trace, half[0])) if half else (self._rounded(trace), self._lost(trace))
+        found = next((look for look in looks if look is not None), None)
         if found is not None:
             message, evidence, where = found
-            severity = "note" if thrives(trace) else "warning"
+            severity = "note" if thrives(trace) and (half or self.value(trace) < self.max_unchanged_fraction) else "warning"
             made = self.finding(trace, severity, message, evidence=evidence, where=where, at=(0, len(trace.steps) - 1))
             yield replace(made, cause="low_precision")
 
@@ -65,6 +68,44 @@ class LowPrecision(Rule):
         )
         evidence = self.evidence_at(trace, rows, shares, ">", self.max_unchanged_fraction)
         return message, evidence, names(trace, rows)
+
+    def _rounded(self, trace: Trace) -> tuple[str, tuple[Evidence, ...], tuple[str, ...]] | None:
+        """Weights in float32 of which nearly all need no more than twelve of their bits: something rounds them between the steps."""
+        rounded, stayed = (trace.column(x).astype(np.float64) for x in ("rounded_fraction", "unchanged_fraction"))
+        rows = [i for i in deep_rows(trace) if np.isfinite(rounded[:, i]).any() and np.nanmin(rounded[:, i]) > self.min_rounded]
+        if 2 * len(rows) < len(deep_rows(trace)) or len(rounded) < 2:
+            return None
+        kept = float(np.nanmedian(stayed[:, rows])) if np.isfinite(stayed[:, rows]).any() else 0.0
+        if not kept > 0:
+            return None
+        share = np.array([np.nanmin(column) if np.isfinite(column).any() else np.nan for column in rounded.T])
+        message = (
+            f"{len(rows)} of {len(deep_rows(trace))} layers hold numbers that need 12 of their 24 bits at every step: something rounds the "
+            f"weights, and a step leaves {kept:.0%} of them as they were"
+        )
+        evidence = Evidence(
+            signal="rounded_fraction", value=float(share[rows[0]]), relation=">", threshold=self.min_rounded, unit="of weights",
+            where=trace.layers[rows[0]].name,
+        )  # fmt: skip
+        return message, (evidence,), names(trace, rows)
+
+    def _lost(self, trace: Trace) -> tuple[str, tuple[Evidence, ...], tuple[str, ...]] | None:
+        """Gradients of which the small ones arrive at the optimizer as zero."""
+        lost = trace.column("lost_fraction").astype(np.float64)
+        if abs((trace.facts.loop or {}).get("optimizer_steps", 1.0) - 1.0) > 0.05 or not ((lost > 0.02) & (lost < 1)).any():
+            return None  # gradients of other batches; or layers that are held still as a whole
+        typical = np.array([np.nanmedian(column) if np.isfinite(column).any() else 0.0 for column in lost.T])
+        rows = [int(i) for i in np.argsort(-typical) if typical[i] > self.max_lost_fraction]
+        if not rows:
+            return None
+        message = (
+            f"{typical[rows[0]]:.0%} of the gradients of {place(trace, rows[0])}, the small ones, are zero when the optimizer gets them"
+        )
+        evidence = Evidence(
+            signal="lost_fraction", value=float(typical[rows[0]]), relation=">", threshold=self.max_lost_fraction, unit="of gradients",
+            where=trace.layers[rows[0]].name,
+        )  # fmt: skip
+        return message, (evidence,), names(trace, rows)
 
     def _overflow(self, trace: Trace, half: str) -> tuple[str, tuple[Evidence, ...], tuple[str, ...]] | None:
         """float16 ends at 65,504."""
@@ -86,10 +127,22 @@ class LowPrecision(Rule):
             made = synthetic.chain(3, steps=4, unchanged_fraction=unchanged, out_abs_max=out, facts=facts)
             return synthetic.run(made, **curves)
 
+        def by_hand(rounded: float, lost: Any = 0.0, unchanged: float = 0.8) -> Trace:
+            columns = {"rounded_fraction": rounded, "lost_fraction": lost, "unchanged_fraction": unchanged}
+            made = synthetic.chain(3, steps=4, facts=Facts(modules={"dtypes": ["float32"]}), **columns)
+            return synthetic.run(made, loss=np.full(40, 1.0))
+
         stuck, broken = np.full(40, 1.0), np.r_[np.ones(30), np.full(10, np.nan)]
         return Examples(
-            sick=(net(0.9, loss=stuck), net(0.55), net(0.1, dtype="float16", out=6e4, loss=broken)),
-            healthy=(net(0.45, loss=stuck), net(0.9, dtype="float32", loss=stuck), net(0.1, dtype="bfloat16", loss=broken)),
+            sick=(net(0.9, loss=stuck), net(0.55), net(0.1, dtype="float16", out=6e4, loss=broken), by_hand(1.0), by_hand(0.0, 0.4)),
+            healthy=(
+                net(0.45, loss=stuck),
+                net(0.9, dtype="float32", loss=stuck),
+                net(0.1, dtype="bfloat16", loss=broken),
+                by_hand(0.97),
+                by_hand(0.0, 0.2),
+                by_hand(1.0, unchanged=0.0),
+            ),
         )
 
 

@@ -14,6 +14,8 @@ from evengrad.signals import update_ratio
 from evengrad.signals.curves import thrives
 from evengrad.types import Evidence, Facts, Finding, Trace
 
+_RARELY = 0.6  # steps of the optimizer a batch
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoUpdate(Rule):
@@ -60,6 +62,8 @@ class NoUpdate(Rule):
 
     def _still(self, trace: Trace) -> list[int]:
         """Rows that stand still at nearly all sampled steps, and not because their gradient is exactly zero."""
+        if (trace.facts.loop or {}).get("optimizer_steps", 1.0) < _RARELY:
+            return []  # gradients of several batches are gathered: OPT017
         ratio, moved, grad = update_ratio(trace), trace.column("update_norm"), trace.column("grad_norm")
         with np.errstate(invalid="ignore"):
             still = (ratio < self.min_update_ratio) | (moved == 0)

@@ -28,6 +28,7 @@ class NormMode(Rule):
         max_gap: Largest healthy extra loss in evaluation mode, as a share of what there is to learn.
         min_learnt: Share of the loss that has to be gone in training mode, for the gap to be the norms' doing.
         min_momentum: Smallest momentum that follows the statistics within a usual run.
+        max_left: Largest healthy share of the running statistics that the planned steps leave of their beginning, in [0, 1].
         max_small_batch: Largest batch whose statistics are too noisy to average, whatever the momentum.
         max_momentum: Largest momentum that averages over more than the last batch or two.
 
@@ -44,6 +45,7 @@ class NormMode(Rule):
     max_gap: float = 0.25
     min_learnt: float = 0.1
     min_momentum: float = 0.005
+    max_left: float = 0.2
     max_momentum: float = 0.9
     max_small_batch: int = 4
 
@@ -58,6 +60,13 @@ class NormMode(Rule):
             message = f"the same batch loses {gap:.0%} more in evaluation mode than in training mode: {self._why(norms)}"
             evidence = Evidence(signal="eval_gap", value=gap, relation=">", threshold=self.max_gap, unit="of the loss")
             severity = "warning"
+        elif (left := self._unreached(trace, norms)) > self.max_left:
+            message = (
+                f"with momentum {_least(norms):g} the running statistics of {len(norms)} batch norms still are {left:.0%} "
+                f"their beginning after all steps that are planned: evaluation mode divides by what was never measured"
+            )
+            evidence = Evidence(signal="beginning_left", value=left, relation=">", threshold=self.max_left, unit="of the statistics")
+            severity = "note" if (found is None or found.thrives) and not gap > 0.1 else "warning"
         elif still and trace.facts.loop is not None:
             message = (
                 f"{len(still)} of {len(norms)} batch norms are in evaluation mode while they are trained: they use running statistics that "
@@ -70,6 +79,12 @@ class NormMode(Rule):
             return
         made = self.finding(trace, severity, message, evidence=(evidence,), where=_places(trace, norms), at=(0, last))
         yield replace(made, cause="batch_too_small" if trace.run.samples <= self.max_small_batch else "bn_stats")
+
+    def _unreached(self, trace: Trace, norms: list[dict[str, Any]]) -> float:
+        """Share of the running statistics that is left of 0 and 1 after the planned steps."""
+        steps = (trace.facts.loop or {}).get("steps")
+        momenta = [n["momentum"] for n in norms if isinstance(n.get("momentum"), (int, float)) and n.get("training", True)]
+        return (1 - min(momenta)) ** steps if steps and momenta and min(momenta) < self.min_momentum else 0.0
 
     def value(self, trace: Trace) -> float:
         """Extra loss in evaluation mode over the last evaluations, as a share of the loss to beat; NaN where none was seen."""
@@ -121,3 +136,7 @@ def _places(trace: Trace, norms: list[dict[str, Any]]) -> tuple[str, ...]:
     known = {layer.name for layer in trace.layers}
     behind = {layer.norm_module: layer.name for layer in trace.layers if layer.norm_module is not None}
     return tuple(dict.fromkeys(n["name"] if n["name"] in known else behind.get(n["name"], "loop") for n in norms))
+
+
+def _least(norms: list[dict[str, Any]]) -> float:
+    return min((n["momentum"] for n in norms if isinstance(n.get("momentum"), (int, float))), default=0.1)

@@ -42,7 +42,10 @@ class OverClipped(Rule):
     min_spread: float = 0.02
 
     def check(self, trace: Trace) -> Iterator[Finding]:
+        yield from self._capped(trace)
         kept, used = _kept(trace)
+        if abs((trace.facts.loop or {}).get("optimizer_steps", 1.0) - 1.0) > 0.05:
+            return  # the optimizer's gradient is of another batch
         if len(kept) < 3 or float((kept <= self.max_kept).mean()) < self.min_clipped_fraction:
             return
         varies = float(np.std(np.log(kept)))
@@ -52,6 +55,22 @@ class OverClipped(Rule):
         clipped = float((kept <= self.max_kept).mean())
         message = f"clipping leaves {share:.2g} of the gradient's norm in {clipped:.0%} of the steps (a norm of {threshold:.2g} is used)"
         evidence = Evidence(signal="kept_share", value=share, relation="<=", threshold=self.max_kept, unit="of the gradient", where="loop")
+        severity = "note" if thrives(trace) else "warning"
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=("loop",), at=(0, len(trace.steps) - 1))
+        yield replace(found, cause="over_clipped")
+
+    def _capped(self, trace: Trace) -> Iterator[Finding]:
+        """Gradients that are cut before anyone sees them: their largest magnitude is one number, in every layer and at every step."""
+        top, mean = (trace.column(f"grad_raw_{x}").astype(np.float64) for x in ("abs_max", "abs_mean"))
+        seen = np.isfinite(top) & (top > 0)
+        values = top[seen]
+        if len(values) < 10 or seen.any(1).sum() < 3 or np.ptp(values) > 1e-5 * values.max():
+            return
+        full, limit = float(np.median(mean[seen] / values)), float(values.max())
+        if full < self.max_kept:
+            return
+        message = f"no gradient is beyond {limit:.3g}, in any layer at any step, and a weight's is {full:.0%} of that: all are cut at it"
+        evidence = Evidence(signal="cut_share", value=full, relation=">=", threshold=self.max_kept, unit="of the limit", where="loop")
         severity = "note" if thrives(trace) else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("loop",), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="over_clipped")

@@ -28,6 +28,7 @@ class SeluConditions(Rule):
         min_layers: Fewest SELU layers for which the fixed point matters: a few layers cannot drift far.
         max_scale: Largest healthy factor between the weights and LeCun's, either way.
         max_offset: Largest |mean| of standardised inputs.
+        max_lean: Largest healthy mean of the weights, as a share of their root mean square, in [0, 1].
         max_spread: Largest factor between the inputs' deviation and 1, either way.
         max_learnt: Share of the loss that is gone in a run that suffers no harm.
         max_drift: Largest healthy factor by which the spread across samples changes from the first SELU layer to the last, either way.
@@ -47,6 +48,7 @@ class SeluConditions(Rule):
     min_layers: int = 4
     max_scale: float = 1.25
     max_offset: float = 0.5
+    max_lean: float = 0.5
     max_spread: float = 2.0
     max_drift: float = 3.0
     max_learnt: float = 0.6
@@ -79,6 +81,9 @@ class SeluConditions(Rule):
         ratios = [weight_rms(trace, i) * math.sqrt(trace.layers[i].fan_in) for i in rows if trace.layers[i].fan_in]
         usable = [r for r in ratios if 0 < r < math.inf]
         typical = float(np.median(usable)) if usable else 1.0
+        leaning = [abs(float(trace.column("weight_mean")[0, i])) / weight_rms(trace, i) for i in rows if weight_rms(trace, i) > 0]
+        if leaning and float(np.median(leaning)) > self.max_lean:
+            return f"the mean of the weights is {float(np.median(leaning)):.2g} of their size, not 0"
         near = 1 / self.max_scale <= typical <= self.max_scale
         return "" if near else f"weights have ×{typical:.2g} the scale of LeCun normal"
 

@@ -22,6 +22,7 @@ class WeightDecay(Rule):
         max_shrink: Share of its norm at the beginning below which a layer's weights have collapsed (median over layers).
         max_dropout: Largest healthy dropout rate, in [0, 1].
         max_learnt: Share of the loss that is gone in a run that suffers no harm.
+        max_taken: Largest healthy share of the weights that a loop takes at each step behind the optimizer, in [0, 1].
 
     Reference: Krogh & Hertz 1991, A simple weight decay; Srivastava et al. 2014, Dropout, sec. 7.3 (0.5 to 0.8 is kept).
     """
@@ -36,12 +37,13 @@ class WeightDecay(Rule):
     max_shrink: float = 0.5
     max_dropout: float = 0.6
     max_learnt: float = 0.5
+    max_taken: float = 0.005
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         ran, last = progress(trace), len(trace.steps) - 1
-        if ran is None or ran.learnt > self.max_learnt:
+        if (ran is None and "behind_ratio" not in trace.columns) or (ran is not None and ran.learnt > self.max_learnt):
             return
-        found = self._shrunk(trace) or self._dropped(trace)
+        found = self._shrunk(trace) or self._behind(trace) or self._dropped(trace)
         if found is not None:
             message, evidence, where = found
             made = self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, last))
@@ -59,6 +61,17 @@ class WeightDecay(Rule):
         message = f"weights shrink to {kept:.2g} of their norm at the beginning (weight_decay {decay:g}): decay outweighs the gradient"
         evidence = Evidence(signal="kept_weight", value=kept, relation="<", threshold=self.max_shrink, unit="of the norm")
         return message, evidence, names(trace, deep_rows(trace))
+
+    def _behind(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
+        """What the user's own step takes from the weights, after the optimizer and in the direction of zero."""
+        ratio, shrink = (trace.column(name).astype(np.float64) for name in ("behind_ratio", "behind_shrink"))
+        taken = ratio[shrink > 0.9]
+        if not len(taken) or len(taken) < 0.5 * np.isfinite(ratio).sum() or not float(np.median(taken)) > self.max_taken:
+            return None
+        share = float(np.median(taken))
+        message = f"the loop itself takes {share:.2%} of the weights at each step, after the optimizer: {1 / share:.0f} steps leave a third"
+        evidence = Evidence(signal="behind_ratio", value=share, relation=">", threshold=self.max_taken, unit="of the weights", where="loop")
+        return message, evidence, ("loop",)
 
     def _dropped(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
         found = [d for d in (trace.facts.modules or {}).get("dropouts", ()) if d.get("training", True)]
@@ -79,9 +92,21 @@ class WeightDecay(Rule):
             made = synthetic.chain(3, steps=4, weight_norm=np.geomspace(1.0, end, 4)[:, None], facts=facts)
             return synthetic.run(made, loss=np.linspace(1.0, 1.0 - learnt, 40))
 
+        def by_hand(ratio: float, shrink: float = 1.0) -> Trace:
+            made = synthetic.chain(3, steps=4, weight_norm=1.0, behind_ratio=ratio, behind_shrink=shrink)
+            return synthetic.run(made, loss=np.linspace(1.0, 0.9, 40))
+
         return Examples(
-            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65)),
-            healthy=(net(0.6), net(0.1, decay=0.0), net(0.1, learnt=0.9), net(1.0, p=0.6), net(1.0, p=0.9, learnt=0.9)),
+            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65), by_hand(0.1), by_hand(0.006)),
+            healthy=(
+                net(0.6),
+                net(0.1, decay=0.0),
+                net(0.1, learnt=0.9),
+                net(1.0, p=0.6),
+                net(1.0, p=0.9, learnt=0.9),
+                by_hand(0.004),
+                by_hand(0.1, 0.1),
+            ),
         )
 
 

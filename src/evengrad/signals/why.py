@@ -56,7 +56,8 @@ def rate_too_low(trace: Trace, at: int | None = None) -> bool:
     """True if the rate is far below the usual for its optimizer and no layer moves (`STILL`) at any step."""
     facts = trace.facts.optimizer or {}
     rate, ratio = facts.get("lr"), update_ratio(trace)
-    if rate is None or not np.isfinite(ratio).any() or _scaled_oddly(trace):
+    rarely = (trace.facts.loop or {}).get("optimizer_steps", 1.0) < 0.6  # steps that gather gradients stand still in between
+    if rate is None or not np.isfinite(ratio).any() or rarely or _scaled_oddly(trace):
         return False
     low = rate <= _LOW_RATES.get(str(facts.get("name")), _LOW_RATE)
     return bool(low and np.nanquantile(ratio, 0.9) < STILL)

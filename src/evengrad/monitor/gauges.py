@@ -85,6 +85,7 @@ class Gauge:
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self._weights = tuple(weights)
+        self._parts = [_Part.of(w) for w in weights]
 
     @torch.no_grad()
     def sample(self, rows: Sequence[int]) -> Tensor | None:
@@ -99,7 +100,7 @@ class Gauge:
         if sample is None:
             values = _exact([self._weights[row].grad for row in moved])
         else:
-            sizes, parts = sample.abs(), [self._part(row) for row in moved]
+            sizes, parts = sample.abs(), [self._parts[row] for row in moved]
             lines = zip(*torch.stack((sample.sum(1), sizes.sum(1), sizes.amax(1))).tolist(), parts, strict=True)
             known = [norms[id(self._weights[row])] for row in moved]
             values = [
@@ -115,7 +116,7 @@ class Gauge:
         """Measures weights of these rows; returns the sampled entries (n, S) that `after` needs."""
         held = _gathered([self._weights[row] for row in rows])
         norms, sizes = torch.stack((torch.linalg.vector_norm(held, dim=1), held.abs().sum(1))).tolist()
-        parts = [self._part(row) for row in rows]
+        parts = [self._parts[row] for row in rows]
         self._put(columns, _WEIGHT, rows, [(n * p.whole, s / p.looked) for n, s, p in zip(norms, sizes, parts, strict=True)])
         return held
 
@@ -124,13 +125,8 @@ class Gauge:
         """Measures how far the step moved what was held: norms are scaled from the sampled entries to the whole tensor."""
         changes = _gathered([self._weights[row] for row in rows]).sub_(held)
         norms, largest = torch.stack((torch.linalg.vector_norm(changes, dim=1), changes.abs().amax(1))).tolist()
-        parts = [self._part(row) for row in rows]
+        parts = [self._parts[row] for row in rows]
         self._put(columns, _UPDATE, rows, [(n * p.whole, x) for n, x, p in zip(norms, largest, parts, strict=True)])
-
-    def _part(self, row: int) -> _Part:
-        size = max(1, _local(self._weights[row]).numel())
-        count = min(size, _SAMPLE)
-        return _Part(count, math.sqrt(size / count))
 
     def _put(self, columns: Columns, names: Sequence[str], rows: Sequence[int], values: Sequence[Sequence[float]]) -> None:
         """Puts values (rows, names) where they belong."""
@@ -147,6 +143,12 @@ class _Part(NamedTuple):
 
     looked: int
     whole: float
+
+    @staticmethod
+    def of(tensor: Tensor) -> _Part:
+        size = max(1, _local(tensor).numel())
+        count = min(size, _SAMPLE)
+        return _Part(count, math.sqrt(size / count))
 
 
 class Glance:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from evengrad.monitor.cadence import Clock
 
 _Removal = Callable[[], None]
-_transform = torch._C._functorch.peek_interpreter_stack
+_transform, _tracing = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
+_compiling, _with_grad = torch.compiler.is_compiling, torch.is_grad_enabled
 
 
 class Listener(Protocol):
@@ -22,9 +23,11 @@ class Listener(Protocol):
 
     Attributes:
         wants_backward: True if the end of the next backward pass is to be told.
+        settled: True if there is nothing to be told after the step about to be taken.
     """
 
     wants_backward: bool
+    settled: bool
 
     def on_forward(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """The model is about to be called."""
@@ -73,6 +76,8 @@ def attach(
         clock.spent += perf_counter() - began
 
     def after(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        if listener.settled:
+            return
         began = perf_counter()
         try:
             listener.after_step(optimizer)
@@ -105,9 +110,7 @@ class QuietHook:
         self._call = call
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-            return
-        if module.training and torch.is_grad_enabled() and _transform() is None:
+        if not _compiling() and module.training and _with_grad() and _tracing() is None and _transform() is None:
             self._call(args, kwargs)
 
     def __reduce__(self) -> Any:

@@ -17,6 +17,8 @@ from evengrad.trace.scanner import BadOperation, first_bad_operation
 from evengrad.trace.structure import Structure
 from evengrad.types import Facts
 
+_autocasts = torch.is_autocast_enabled
+
 
 @dataclass(slots=True)
 class Call:
@@ -47,7 +49,7 @@ class Call:
         """Notes a call that is about to run, at every step; `kinds` are those of the device, `random` tells whether it draws numbers."""
         autocast, versions = {}, []
         for kind in kinds:
-            if torch.is_autocast_enabled(kind):
+            if _autocasts(kind):
                 autocast[kind] = torch.get_autocast_dtype(kind)
         for value in args:
             versions += [value._version] if type(value) is Tensor and not value.is_inference() else _versions(value)

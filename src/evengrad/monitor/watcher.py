@@ -49,6 +49,7 @@ class Watcher:
         samples: Samples in the first batch.
         outlets: Told when a step is over, or None.
         wants_backward: True if the end of the coming backward pass is to be told, where gradients before clipping are looked at.
+        settled: True if there is nothing to do after the step in progress.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Watcher:
         self.step, self.samples = 0, 0
         self.last: Call | None = None
         self.outlets: Outlets | None = None
-        self.wants_backward = True
+        self.wants_backward, self.settled = True, False
         self._optimizers = tuple(optimizers)
         self._log, self._clock = log, clock
         self._looking = Looking(model, core, self._optimizers, log, clock)
@@ -121,7 +122,10 @@ class Watcher:
         """
         if id(optimizer) in self._stepped:
             self.finish()
-        if self._plain and not closure and not hasattr(optimizer, "found_inf") and self._glances[id(optimizer)].finite():
+        self.settled = self._plain and not closure and "found_inf" not in vars(optimizer) and self._glances[id(optimizer)].finite()
+        if self.settled:
+            self._stepped.add(id(optimizer))
+            self.wants_backward = self._clock.next_due <= self.step + 1
             return
         due = self._clock.parameters_due(self.step)
         if closure:
@@ -151,10 +155,9 @@ class Watcher:
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Looks at what the step did."""
         self._stepped.add(id(optimizer))
-        if not self._plain:
-            self._judge.after(optimizer, self.step)
-            self._measures.after(optimizer)
-            self._raw.pop(id(optimizer), None)
+        self._judge.after(optimizer, self.step)
+        self._measures.after(optimizer)
+        self._raw.pop(id(optimizer), None)
         self.wants_backward = not self._calm or self._clock.next_due <= self.step + 1
 
     def observe(self, targets: Any, values: Mapping[str, Tensor | float]) -> None:

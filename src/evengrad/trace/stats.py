@@ -12,6 +12,7 @@ SATURATION = {"sigmoid": 4.357, "tanh": 2.178, "softsign": 3.472, "hardtanh": 1.
 """|input| beyond which |phi'| is under 5% of its maximum, for activations that are flat on both sides."""
 CUT_OFF = {"relu", "relu6"}
 """Activations whose output is exactly zero for every input that is not positive."""
+_USUAL = (1e-15, 1e15)  # magnitudes between these have squares that single precision holds
 _SMALL = 65_536  # elements up to which tensors are copied side by side
 
 
@@ -30,10 +31,9 @@ def output_stats(z: Tensor, samples: int) -> Tensor:
     """Returns (4,): mean, RMS, largest magnitude and spread across samples of a layer's output."""
     flat = by_sample(_wide(z), samples)  # (samples, units * positions)
     largest = _largest(flat.reshape(-1))
-    unit = _safe(largest)
-    scaled = flat / unit
+    scaled, unit = _scaled(flat, largest)
     apart = scaled - scaled[0]  # exactly zero where all samples are equal, whatever the mean rounds to
-    across = torch.linalg.vector_norm(apart - apart.mean(0)) / scaled.numel() ** 0.5  # var(0) is ten times slower on a CPU
+    across = torch.linalg.vector_norm(apart.sub_(apart.mean(0))) / scaled.numel() ** 0.5  # var(0) is ten times slower on a CPU
     rms = torch.linalg.vector_norm(scaled) / scaled.numel() ** 0.5
     return torch.stack((scaled.mean(), rms, largest / unit, across)) * unit
 
@@ -42,8 +42,8 @@ def sample_norms(g: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """Returns the L2 norm of each sample's gradient (samples,) and the largest magnitude ()."""
     flat = by_sample(_wide(g), samples)
     largest = _largest(flat.reshape(-1))
-    unit = _safe(largest)
-    return torch.linalg.vector_norm(flat / unit, dim=1) * unit, largest
+    scaled, unit = _scaled(flat, largest)
+    return torch.linalg.vector_norm(scaled, dim=1) * unit, largest
 
 
 def flat_share(u: Tensor, activation: str, options: Mapping[str, float]) -> Tensor:
@@ -91,10 +91,9 @@ def tensor_stats(tensors: Sequence[Tensor]) -> list[Tensor]:
 def _tensor_stats(flat: Tensor) -> Tensor:
     """Statistics (k, 4) of k tensors (k, elements)."""
     largest = _largest(flat)
-    unit = _safe(largest)
-    scaled = flat / unit[:, None]
-    norm, mean, size = torch.linalg.vector_norm(scaled, dim=1), scaled.mean(1), scaled.abs().mean(1)
-    return torch.stack((norm, mean, size, largest / unit), 1) * unit[:, None]
+    scaled, unit = _scaled(flat, largest[:, None])
+    norm, size = (torch.linalg.vector_norm(scaled, order, dim=1) for order in (2, 1))
+    return torch.stack((norm, scaled.mean(1), size / flat.shape[1], largest / unit[:, 0]), 1) * unit
 
 
 def _grouped(tensors: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -119,11 +118,17 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _largest(flat: Tensor) -> Tensor:
     """The largest magnitude along the last axis; infinite if any element is NaN or infinite, so that NaN in a trace always means unseen."""
-    largest: Tensor = flat.abs().amax(-1)  # vector_norm(ord=inf) is twenty times slower on a CPU
+    largest = torch.maximum(flat.amax(-1), -flat.amin(-1))  # without a copy; vector_norm(ord=inf) is twenty times slower on a CPU
     return largest.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 
-def _safe(largest: Tensor) -> Tensor:
-    """A divisor: the largest magnitude, kept away from zero and infinity (so that zero stays zero)."""
+def _scaled(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns values whose squares fit, and what they were divided by: their largest magnitude, kept away from zero and infinity.
+
+    Where squares fit as they are, a CPU is spared the copy: its fresh memory costs more than all of the arithmetic. A GPU is not asked.
+    """
+    if values.is_cpu and bool(((largest > _USUAL[0]) & (largest < _USUAL[1])).all()):
+        return values, torch.ones_like(largest)
     info = torch.finfo(largest.dtype)
-    return largest.clamp(info.tiny, info.max)
+    unit = largest.clamp(info.tiny, info.max)
+    return values / unit, unit

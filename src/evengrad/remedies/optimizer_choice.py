@@ -18,7 +18,7 @@ from evengrad.rig import Rig
 from evengrad.types import Finding, Proposal, Trace
 
 _PLAIN = {"SGD", "ASGD", "Adagrad", "Adadelta", "Rprop"}  # without both momentum and a size for each parameter
-_SLOW = {None, "lr_too_low", "undertrained"}  # causes of slowness that another optimizer answers
+_SLOW = {None, "lr_too_low"}  # causes of slowness that another optimizer answers
 
 
 @dataclass(frozen=True, kw_only=True)

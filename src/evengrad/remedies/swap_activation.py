@@ -72,7 +72,7 @@ class SwapActivation(Remedy):
         old = max(set(sick), key=sick.count, default=None)
         rows = [x for x in hidden if x.activation == old and x.kind not in {"rnn", "lstm", "gru"}]
         for new in _INSTEAD.get(old or "", ()) if rows else ():
-            yield _proposal(str(old), new, rows, trace)
+            yield swap(str(old), new, rows, trace)
 
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
         return undo_all(_changes(rig, proposal))
@@ -88,7 +88,8 @@ def _changes(rig: Rig, proposal: Proposal) -> Iterator[Undo]:
     yield refill(rig, options["plans"])
 
 
-def _proposal(old: str, new: str, rows: list[Layer], trace: Trace) -> Proposal:
+def swap(old: str, new: str, rows: list[Layer], trace: Trace) -> Proposal:
+    """Returns the proposal to replace the activation `old` behind these rows."""
     slope = {"negative_slope": 0.2} if new == "leaky_relu" else {}
     names, modules = {x.name for x in rows}, sorted({str(x.activation_module) for x in rows})
     plans = [p for x in trace.layers if (p := schemes.plan(x, activation=new, options=slope) if x.name in names else schemes.plan(x))]

@@ -99,6 +99,23 @@ class Attends(nn.Module):
         return self.out(self.attention(x, x, x, need_weights=False)[0].mean(1))
 
 
+class ByHand(nn.Module):
+    """Attention written out, with queries three hundred times too large; in one projection or in three."""
+
+    def __init__(self, packed: bool) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Linear(3, 12), nn.Linear(12, 2)
+        self.qkv = nn.Linear(12, 36) if packed else None
+        self.query, self.key, self.value = (nn.Identity() if packed else nn.Linear(12, 12) for _ in range(3))
+        with torch.no_grad():
+            (self.query.weight if self.qkv is None else self.qkv.weight[:12]).mul_(300)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        q, k, v = (self.query(x), self.key(x), self.value(x)) if self.qkv is None else self.qkv(x).chunk(3, -1)
+        return self.out(((q @ k.mT / 12**0.5).softmax(-1) @ v).mean(1))
+
+
 def convolutional(norm: bool = False) -> nn.Module:
     behind: list[nn.Module] = [nn.BatchNorm2d(8)] if norm else []
     return nn.Sequential(nn.Conv2d(2, 8, 3), *behind, nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2))
@@ -138,6 +155,8 @@ PATIENTS = {  # case -> experiment, remedy, cause or code
     ),
     "bias": (experiment(lambda: convolutional(True), IMAGES, BRIGHT), "drop_bias", "NRM001"),
     "loud attention": (experiment(Attends, SEQUENCES, FIRST), "attention_scale", "attention_logits"),
+    "loud queries": (experiment(lambda: ByHand(False), SEQUENCES, FIRST), "attention_scale", "attention_logits"),
+    "loud rows of one": (experiment(lambda: ByHand(True), SEQUENCES, FIRST), "attention_scale", "attention_logits"),
     "lstm": (experiment(lambda: Recurrent(nn.LSTM(3, 12, batch_first=True)), SEQUENCES, FIRST), "memory", "long_memory"),
     "gru": (experiment(lambda: Recurrent(nn.GRU(3, 12, 2, batch_first=True)), SEQUENCES, FIRST), "memory", "long_memory"),
     "rnn": (experiment(lambda: Recurrent(nn.RNN(3, 12, batch_first=True)), SEQUENCES, FIRST), "memory", "long_memory"),
@@ -194,7 +213,7 @@ def test_the_changed_network_trains_from_the_first_step(case: str) -> None:
         assert torch.isfinite(torch.as_tensor(losses)).all()
 
 
-@pytest.mark.parametrize("case", ["linear", "selu", "few vectors", "bias", "loud attention"])
+@pytest.mark.parametrize("case", ["linear", "selu", "few vectors", "bias", "loud attention", "loud queries"])
 def test_the_rule_that_named_the_fault_finds_it_no_more(case: str) -> None:
     given, _, word = PATIENTS[case]
 
@@ -275,10 +294,14 @@ def test_norms_in_the_place_of_batch_norms_are_the_same_for_any_batch() -> None:
     assert isinstance(rig.model[1], nn.GroupNorm)
 
 
-def test_logits_come_down_to_what_unit_variance_gives() -> None:
-    trace = seen(PATIENTS["loud attention"][0].repaired(proposals("loud attention")))
-    largest = trace.column("logit_abs_max")
-    assert 1 < np.nanmax(largest) < 4
+@pytest.mark.parametrize("case", ["loud attention", "loud queries", "loud rows of one"])
+def test_logits_come_down_to_what_unit_variance_gives(case: str) -> None:
+    found = proposals(case)
+    trace = seen(PATIENTS[case][0].repaired(found))
+    assert 0.5 < np.nanmax(trace.column("logit_abs_max")) < 6  # biases are no part of the logits' growth
+    model = build(PATIENTS[case][0].repaired(found)).model
+    norms = [float(model.get_parameter(p["weight"]).detach()[slice(*p["rows"])].norm()) for p in found[0].options["attentions"][0]["parts"]]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
 def test_gates_that_keep_a_memory_are_open() -> None:

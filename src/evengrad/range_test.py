@@ -23,7 +23,8 @@ from evengrad.types import Series
 
 _WIDTH = 0.04  # of the test: standard deviation of the weights that smooth the losses
 _BLOWN_UP = 4.0  # times what the loss was at first, from which there is nothing left to see
-_LEAST_GAIN = 0.02  # of what the loss was at first; less is noise
+_LEAST_GAIN = 0.02  # of what the loss was at first
+_NOISE = 4.0  # standard errors of a smoothed loss; less is noise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,10 +36,10 @@ class RateRange:
         losses: float64 (N,), the loss of each step before its update.
         smoothed: float64 (N,), their mean with weights that fall off over four hundredths of the test.
         lowest: The rate at which the smoothed loss is lowest.
-        limit: The first rate beyond it at which the smoothed loss is higher than it was at first; infinite if there is none up to the
-            highest rate.
+        limit: The first rate beyond it at which the smoothed loss is higher than it was at first, beyond what batches differ; infinite
+            if there is none up to the highest rate.
         suggested: The rate up to `lowest` at which the smoothed loss falls fastest with the logarithm of the rate; NaN if it never falls
-            by a fiftieth.
+            by a fiftieth and beyond what batches differ (more steps tell more).
     """
 
     rates: Series
@@ -85,10 +86,12 @@ def rate_range(experiment: Experiment, *, seed: int = 0, low: float = 1e-7, high
 def _read(rates: Series, losses: Series, width: float) -> RateRange:
     known = np.isfinite(losses)
     smoothed = np.where(known, _smoothed(np.where(known, losses, 0.0), known, width), math.inf)
-    first, at = float(smoothed[: max(3, len(losses) // 10)].mean()), int(smoothed.argmin())
-    over = np.flatnonzero((np.arange(len(losses)) > at) & (smoothed > first))
+    begin = slice(max(5, len(losses) // 5))  # rates that change nothing yet: batches differ, and nothing else does
+    first, at = float(smoothed[begin].mean()), int(smoothed.argmin())
+    noise = _NOISE * float(losses[begin].std()) / math.sqrt(2 * math.sqrt(math.pi) * width)
+    over = np.flatnonzero((np.arange(len(losses)) > at) & (smoothed > first + noise))
     slope = np.gradient(smoothed[: at + 1], np.log(rates[: at + 1])) if at > 1 else np.zeros(1)
-    gained = first - smoothed[at] > _LEAST_GAIN * abs(first)
+    gained = first - smoothed[at] > max(_LEAST_GAIN * abs(first), noise)
     return RateRange(
         rates=rates,
         losses=losses,

@@ -44,7 +44,7 @@ class Augment(Remedy):
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         facts = trace.facts.inputs or {}
         std, shape = facts.get("std") or 0.0, list(facts.get("shape") or [])
-        if finding.cause is not None or not std > 0:
+        if not std > 0:
             return
         for noise in self.noises:
             size = float(f"{noise * std:.3g}")

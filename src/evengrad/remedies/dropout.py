@@ -73,7 +73,7 @@ class AddDropout(Remedy):
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         rows = [x for x in trace.layers if x.kind == "linear" and (x.depth or 0) > 1 and x.weight == f"{x.name}.weight"]
-        if not rows or finding.cause is not None or (trace.facts.modules or {}).get("dropouts"):
+        if not rows or (trace.facts.modules or {}).get("dropouts"):
             return
         selu = any(x.activation == "selu" for x in trace.layers)
         for p in self.rates:

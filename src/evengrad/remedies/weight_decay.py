@@ -80,7 +80,7 @@ class AddDecay(Remedy):
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         facts = trace.facts.optimizer or {}
         name = str(facts.get("name"))
-        if facts.get("lr") and finding.cause is None:
+        if facts.get("lr"):
             for decay in self.plain if name == "SGD" else self.adaptive:
                 yield Proposal(
                     remedy=self.name,

@@ -25,7 +25,7 @@ from evengrad.trace.capture import tensors_in
 from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, loop_facts, train, validation_of
 from evengrad.types import SEVERITIES, Event, Finding, Trace
 
-_SHARE, _LEAST = 0.3, 0.2  # of the training's seconds, and seconds, that training again may take in search of causes
+_SHARE, _LEAST = 0.25, 0.15  # of the training's seconds, and seconds, that training again may take in search of causes
 
 
 def check(

@@ -21,6 +21,7 @@ from evengrad.replays import Replays
 from evengrad.report import Report
 from evengrad.rig import Rig
 from evengrad.rules import Rule
+from evengrad.signals.why import is_possible, odd_activations
 from evengrad.trace.batch import Batch
 from evengrad.trace.recorder import COLUMNS
 from evengrad.training import Experiment
@@ -29,6 +30,8 @@ from evengrad.types import SEVERITIES, Finding, Intervention, Proposal, Trace
 _DRAWS = 3  # of a random change that would name a cause: the median counts
 _ENOUGH = 3  # changes that work for a finding; more would be a list, not an answer
 _PAIRS = 3  # pairs tried where no single change works
+_COVERS = {"missing_normalization_layer", "too_deep_no_skip"}  # what mends nearly everything
+_FADED = {"vanishing_gradient", "zero_gradient", "signal_collapse", "saturated_activation"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ def add_causes(report: Report, bench: Bench) -> Report:
     trace = report.trace
     if trace is None or not report.findings:
         return report
-    changes = [c for c in proposed(report.findings, trace) if c.remedy.diagnostic]
+    changes = [c for c in proposed(report.findings, trace) if c.remedy.diagnostic and is_possible(c.proposal.cause, trace)]
     over_time = [f for f in report.findings if f.steps[0] != trace.steps[0] or "curves" in "".join(bench.rules[f.code].needs)]
-    early = [f for f in report.findings if f not in over_time]
+    early = [f for f in report.findings if f not in over_time and f.effect_of is None]
     late = [f for f in over_time if f.cause is None and f.effect_of is None and f.severity != SEVERITIES[-1]]
     skipped = dict(report.skipped)
     tried: list[Intervention] = []
@@ -70,7 +73,7 @@ def add_causes(report: Report, bench: Bench) -> Report:
         replays = Replays(bench.experiment, bench.rules, trace, seed=bench.rig.seed, seconds=bench.seconds, snapshot=bench.snapshot)
         tried += replays.tried(late, changes)
         skipped |= replays.skipped
-    findings = folded([_caused(f, tried) for f in report.findings])
+    findings = folded([_caused(f, tried, trace) for f in report.findings])
     causes = root_causes(findings)
     proposals = _ranked(proposed(findings, trace), tried, causes)
     return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=proposals, skipped=skipped)
@@ -122,8 +125,11 @@ def _try(changes: Sequence[Change], findings: Sequence[Finding], bench: Bench, b
     return [intervention(changes, rule, before, [d[i] for d in drawn_verdicts]) for i, rule in enumerate(judged)]
 
 
-def _caused(finding: Finding, tried: Sequence[Intervention]) -> Finding:
+def _caused(finding: Finding, tried: Sequence[Intervention], trace: Trace) -> Finding:
+    """Names what the first change that worked would remove; a norm hides what an odd activation does, and is no cause beside one."""
     cause = next((t.cause for t in tried if t.code == finding.code and t.restored), None)
+    if cause in _COVERS and finding.symptom in _FADED and not finding.cause and odd_activations(trace):
+        cause = "bad_hidden_activation"
     return replace(finding, cause=finding.cause or cause)
 
 

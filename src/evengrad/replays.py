@@ -11,6 +11,7 @@ import numpy as np
 from evengrad.changes import Change, intervention, verdict
 from evengrad.errors import EvengradError
 from evengrad.recording import Recording, Snapshot
+from evengrad.remedies.base import CLIP, RATE
 from evengrad.rules import Rule
 from evengrad.signals.curves import progress
 from evengrad.training import Experiment, again, train
@@ -20,6 +21,7 @@ _LONGEST = 200  # steps
 _PART = 8  # a fault of the whole curve is looked at over an eighth of it
 _GAIN = 0.1  # of the loss that is to be beaten: a change that gains less has not brought learning about
 _BETTER = 0.75  # of the loss without the change
+_LATE = 50  # steps after which a jump is none of the beginning
 _SUDDEN = {"loss_spike", "loss_divergence", "nan_or_inf", "exploding_gradient"}  # what a snapshot is kept for
 _BEFORE, _CALM, _JUMP = 32, 0.25, 3.0  # losses before a jump; share of its height, and multiple of the usual loss, that are none
 
@@ -58,6 +60,8 @@ class Replays:
         if beyond:
             self.skipped["causes of late faults"] = f"training again up to step {min(f.steps[0] for f in beyond):,} would take too long"
         findings = [f for f in findings if f not in beyond]
+        if any(self._came_late(f) for f in findings):  # a run that was well until then: rare gradients are asked of before the rate
+            changes = sorted(changes, key=lambda c: RATE - 0.5 if c.remedy.change == CLIP else c.remedy.change)
         for change in changes:
             restored = {i.code for i in found if i.restored}
             open_ = [f for f in findings if f in change.findings and f.code not in restored]
@@ -98,6 +102,15 @@ class Replays:
             )
             for finding in findings
         ]
+
+    def _came_late(self, finding: Finding) -> bool:
+        """True if the loss jumped after it had made way for fifty steps or more."""
+        loss, way = self._trace.curves["loss"], progress(self._trace)
+        if finding.symptom not in _SUDDEN or finding.steps[0] < _LATE or way is None:
+            return False
+        seen = loss.values[: int(np.searchsorted(loss.steps, finding.steps[0]))]
+        least = float(np.median(np.lib.stride_tricks.sliding_window_view(seen, 10), axis=1).min()) if len(seen) >= 10 else math.inf
+        return least < (1 - _GAIN) * way.reference
 
     def _kept(self, finding: Finding) -> bool:
         """True if the finding is about the jump that a snapshot was kept for."""
@@ -146,7 +159,9 @@ class Replays:
 
     def _horizon(self, finding: Finding) -> int:
         if self._of_curve(finding):
-            return int(np.clip(len(self._trace.curves["loss"].values) // _PART, 20, _LONGEST))
+            part = int(np.clip(len(self._trace.curves["loss"].values) // _PART, 20, _LONGEST))
+            swings = finding.symptom == "oscillating_loss"  # which has to come up again before it can be gone
+            return min(_LONGEST, max(part, finding.steps[0] + part)) if swings else part
         return min(_LONGEST, 2 * finding.steps[0] + 50)
 
 

@@ -18,9 +18,10 @@ from evengrad.recording.sequences import Sequences
 from evengrad.recording.stepping import Accumulation, Step
 from evengrad.rig import Rig
 from evengrad.trace import facts as evidence
+from evengrad.trace.again import descent, noise_share
 from evengrad.trace.batch import Batch
 from evengrad.trace.neighbours import Samples
-from evengrad.trace.recorder import measure
+from evengrad.trace.recorder import Measurement, measure
 from evengrad.types import Curve, Facts, Floats, Layer, Run, Series, Trace
 
 _CONSUMED = {f"grad_{x}": f"grad_raw_{x}" for x in ("norm", "mean", "abs_mean", "abs_max")}
@@ -86,7 +87,10 @@ class Recording:
             self._modules = evidence.Modules(rig.model)
             with self._modules.seen():
                 found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed)
-            self._first = (run_of(rig, batch, self._name), facts_of(rig, batch, found, self._modules), found.structure.layers)
+            facts = facts_of(rig, batch, found, self._modules)
+            if self._loop is not None:
+                facts = _asked_again(rig, batch, found, facts)
+            self._first = (run_of(rig, batch, self._name), facts, found.structure.layers)
         else:
             found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed)
         if found.structure.layers != self._first[2]:  # data-dependent control flow took another way
@@ -166,8 +170,17 @@ class Recording:
         return replace(facts, targets=targets, loop=(self._loop or {}) | seen)
 
 
+def _asked_again(rig: Rig, batch: Batch, found: Measurement, facts: Facts) -> Facts:
+    """Adds what more passes of the first batch tell: noise, and whether the gradient points where the loss grows."""
+    noise = noise_share(rig.model, batch, seed=rig.seed)
+    falls = descent(rig.model, batch, rig.loss_fn, found.structure, found.gradients, seed=rig.seed)
+    head = facts.head if noise is None or facts.head is None else facts.head | {"noise": noise}
+    loss = facts.loss if falls is None or facts.loss is None else facts.loss | {"descent": falls}
+    return replace(facts, head=head, loss=loss)
+
+
 def _growth(dense: int, steps: int | None) -> float:
-    """What spaces ten and a fortieth of the planned steps out to the last: a look costs up to ten steps of a small network."""
+    """What spaces ten and a sixtieth of the planned steps out to the last: a look costs up to ten steps of a small network."""
     if steps is None or steps <= dense:
         return 1.2
-    return float((steps / dense) ** (1 / (10 + steps // 40 - dense)))
+    return float((steps / dense) ** (1 / (10 + steps // 60 - dense)))

@@ -54,7 +54,8 @@ class NonFinite(Rule):
         )
         found = self.finding(trace, "error", message, evidence=(evidence,), where=where, at=(index, steps[-1] if steps else index))
         in_data = inputs or (told is not None and told.where in _DATA)
-        yield replace(found, cause="data_nan") if in_data else found
+        cause = "data_nan" if in_data else "unstable_loss" if _made_by_the_loop(trace, told) else None
+        yield replace(found, cause=cause)
 
     def value(self, trace: Trace) -> float:
         return float(self._count(trace, len(trace.steps) - 1) + _elsewhere(trace))
@@ -125,3 +126,19 @@ def _bad_loss(trace: Trace) -> int | None:
         return None if np.isfinite(value) else int(trace.steps[0])
     bad = np.flatnonzero(~np.isfinite(loss.values))
     return int(loss.steps[bad[0]]) if len(bad) else None
+
+
+def _made_by_the_loop(trace: Trace, told: Event | None) -> bool:
+    """True if weights are not finite before any operation of a step, though the step before had a usual loss and finite gradients.
+
+    What the user's own step adds to the loss (a penalty, a norm) then has made them.
+    """
+    loss, dtypes = trace.curves.get("loss"), (trace.facts.modules or {}).get("dtypes") or ["float32"]
+    if told is None or loss is None or "before any operation" not in told.message or (trace.facts.loop or {}).get("standard", True):
+        return False
+    before, gradients = loss.values[: told.step], trace.column("grad_raw_abs_max")[trace.steps < told.step]
+    if not len(before) or not len(gradients) or set(dtypes) & {"float16", "bfloat16"}:
+        return False
+    calm = bool(np.isfinite(before).all()) and before[-1] <= 3.0 * abs(before[0])
+    seen = gradients[-1][~np.isnan(gradients[-1])]
+    return bool(calm and len(seen) and np.isfinite(seen).all() and float(seen.max()) < 1e4)

@@ -41,7 +41,7 @@ class ReversedStep(Rule):
     max_agreement: float = -0.3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        found = self._loss(trace) or self._gradient(trace) or self._update(trace) or self._negative(trace)
+        found = self._loss(trace) or self._descent(trace) or self._gradient(trace) or self._update(trace) or self._negative(trace)
         if found is not None:
             message, evidence, where = found
             made = self.finding(trace, "error", message, evidence=(evidence,), where=(where,), at=(0, len(trace.steps) - 1))
@@ -60,6 +60,14 @@ class ReversedStep(Rule):
             return None
         message = f"less loss takes answers away from their targets (direction {pull:+.2f}; 1 is towards them): the loss has the wrong sign"
         return message, Evidence(signal="direction", value=pull, relation="<", threshold=self.max_pull, unit="cosine", where="loss"), "loss"
+
+    def _descent(self, trace: Trace) -> tuple[str, Evidence, str] | None:
+        """The loss measured on both sides of the first layer's weights, beside what their gradient says."""
+        falls = float((trace.facts.loss or {}).get("descent", np.nan))
+        if not falls < self.max_agreement:
+            return None
+        message = f"along minus its gradient the loss changes by {-falls:+.2f} of what is foretold: something turns the gradient around"
+        return message, self._cosine(falls, "loss"), "loss"
 
     def _gradient(self, trace: Trace) -> tuple[str, Evidence, str] | None:
         cosine = _early(trace, "grad_agreement")
@@ -94,14 +102,24 @@ class ReversedStep(Rule):
 
     @classmethod
     def examples(cls) -> Examples:
-        def net(pull: float = 1.0, grad: float = 1.0, update: float = 0.6, *, op: str = "mse", loss: Any = None) -> Trace:
-            facts = Facts(loss={"op": op, "toward_targets": pull}, targets={"dtype": "float32"})
+        def net(
+            pull: float = 1.0, grad: float = 1.0, update: float = 0.6, *, op: str = "mse", falls: float = 1.0, loss: Any = None
+        ) -> Trace:
+            facts = Facts(loss={"op": op, "toward_targets": pull, "descent": falls}, targets={"dtype": "float32"})
             made = synthetic.chain(3, steps=6, facts=facts, grad_agreement=grad, update_agreement=update)
             return made if loss is None else synthetic.run(made, loss=loss)
 
         return Examples(
-            sick=(net(-1.0), net(grad=-1.0), net(update=-0.9), net(update=-0.4), net(loss=np.linspace(1.0, -5.0, 40))),
-            healthy=(net(), net(-0.4), net(grad=0.1), net(update=-0.2), net(loss=np.linspace(1.0, 0.0, 40)), net(np.nan, np.nan, np.nan)),
+            sick=(net(-1.0), net(grad=-1.0), net(update=-0.9), net(update=-0.4), net(falls=-0.9), net(loss=np.linspace(1.0, -5.0, 40))),
+            healthy=(
+                net(),
+                net(-0.4),
+                net(grad=0.1),
+                net(update=-0.2),
+                net(falls=0.0),
+                net(loss=np.linspace(1.0, 0.0, 40)),
+                net(np.nan, np.nan, np.nan),
+            ),
         )
 
 

@@ -22,6 +22,7 @@ class WeightDecay(Rule):
         max_shrink: Share of its norm at the beginning below which a layer's weights have collapsed (median over layers).
         max_dropout: Largest healthy dropout rate, in [0, 1].
         max_learnt: Share of the loss that is gone in a run that suffers no harm.
+        max_noise: Largest healthy share of noise in the variance of the output over samples, in [0, 1].
         max_taken: Largest healthy share of the weights that a loop takes at each step behind the optimizer, in [0, 1].
 
     Reference: Krogh & Hertz 1991, A simple weight decay; Srivastava et al. 2014, Dropout, sec. 7.3 (0.5 to 0.8 is kept).
@@ -38,12 +39,13 @@ class WeightDecay(Rule):
     max_dropout: float = 0.6
     max_learnt: float = 0.5
     max_taken: float = 0.005
+    max_noise: float = 0.9
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         ran, last = progress(trace), len(trace.steps) - 1
         if (ran is None and "behind_ratio" not in trace.columns) or (ran is not None and ran.learnt > self.max_learnt):
             return
-        found = self._shrunk(trace) or self._behind(trace) or self._dropped(trace)
+        found = self._shrunk(trace) or self._behind(trace) or self._dropped(trace) or self._noisy(trace)
         if found is not None:
             message, evidence, where = found
             made = self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, last))
@@ -73,6 +75,16 @@ class WeightDecay(Rule):
         evidence = Evidence(signal="behind_ratio", value=share, relation=">", threshold=self.max_taken, unit="of the weights", where="loop")
         return message, evidence, ("loop",)
 
+    def _noisy(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
+        """Two passes of one batch that have less in common than their noise."""
+        noise = float((trace.facts.head or {}).get("noise", 0.0))
+        if not noise > self.max_noise:
+            return None
+        message = (
+            f"{noise:.0%} of what tells the answers of a batch apart is noise of training mode: the same batch again has other answers"
+        )
+        return message, Evidence(signal="noise", value=noise, relation=">", threshold=self.max_noise, unit="of the variance"), ("loop",)
+
     def _dropped(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
         found = [d for d in (trace.facts.modules or {}).get("dropouts", ()) if d.get("training", True)]
         strong = [d for d in found if d.get("p", 0.0) > self.max_dropout]
@@ -92,12 +104,15 @@ class WeightDecay(Rule):
             made = synthetic.chain(3, steps=4, weight_norm=np.geomspace(1.0, end, 4)[:, None], facts=facts)
             return synthetic.run(made, loss=np.linspace(1.0, 1.0 - learnt, 40))
 
+        def noisy(share: float) -> Trace:
+            return synthetic.run(synthetic.chain(3, steps=4, weight_norm=1.0, facts=Facts(head={"noise": share})), loss=np.ones(40))
+
         def by_hand(ratio: float, shrink: float = 1.0) -> Trace:
             made = synthetic.chain(3, steps=4, weight_norm=1.0, behind_ratio=ratio, behind_shrink=shrink)
             return synthetic.run(made, loss=np.linspace(1.0, 0.9, 40))
 
         return Examples(
-            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65), by_hand(0.1), by_hand(0.006)),
+            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65), by_hand(0.1), by_hand(0.006), noisy(0.95)),
             healthy=(
                 net(0.6),
                 net(0.1, decay=0.0),
@@ -105,6 +120,7 @@ class WeightDecay(Rule):
                 net(1.0, p=0.6),
                 net(1.0, p=0.9, learnt=0.9),
                 by_hand(0.004),
+                noisy(0.8),
                 by_hand(0.1, 0.1),
             ),
         )

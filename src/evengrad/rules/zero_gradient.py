@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -56,10 +56,21 @@ class ZeroGradient(Rule):
         evidence = Evidence(signal="zero_layers", value=len(zero), relation=">", threshold=self.max_zero_layers, unit="layers")
         always = set(zero) & set(self._zero(trace.at(int(trace.steps[0]))))  # never reached: cut off, however well the rest trains
         severity = "note" if thrives(trace) and not always else "error"
-        yield self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, zero), at=(0 if always else last, last))
+        found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, zero), at=(0 if always else last, last))
+        yield replace(found, cause="bad_hidden_activation") if always and self._passes_signal(trace, zero) else found
 
     def value(self, trace: Trace) -> float:
         return float(len(self._zero(trace)))
+
+    def _passes_signal(self, trace: Trace, zero: list[int]) -> bool:
+        """True if samples differ behind the last of these layers as before: only an activation without a slope lets nothing back."""
+        rows = deep_rows(trace)
+        behind = [i for i in rows if i > zero[-1]]
+        if zero != rows[: len(zero)] or not behind:
+            return False
+        spread, rms = trace.column("out_spread")[0], trace.column("out_rms")[0]
+        dead = trace.column("zero_fraction")[0, zero]
+        return bool(min(spread[zero[-1]], spread[behind[0]]) > 0.05 * rms[behind[0]] > 0 and not (dead > 0.95).any())
 
     def _zero(self, trace: Trace) -> list[int]:
         """Rows that saw no gradient at the last three sampled steps (one batch alone can miss a rare path)."""

@@ -16,6 +16,10 @@ from evengrad.types import Trace
 _LOW_RATES = {"SGD": 1e-3, "Adagrad": 5e-4, "Adadelta": 0.05, "ASGD": 1e-3, "Rprop": 5e-4}  # a twentieth of the usual rates
 _LOW_RATE = 5e-5  # of Adam and its kin, whose usual rate is 1e-3 (Kingma & Ba 2015)
 STILL = 3e-4  # update ratio under which weights hardly move; 1e-3 is usual (Karpathy 2022)
+_TRAINABLE = {
+    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "tanh", "softplus", "hardswish"),
+    *("none", "softsign"),
+}
 VIOLENT = 0.3  # update ratio over which a step makes other weights of them
 
 
@@ -61,6 +65,27 @@ def rate_too_low(trace: Trace, at: int | None = None) -> bool:
         return False
     low = rate <= _LOW_RATES.get(str(facts.get("name")), _LOW_RATE)
     return bool(low and np.nanquantile(ratio, 0.9) < STILL)
+
+
+def is_possible(cause: str, trace: Trace) -> bool:
+    """Returns False for a cause of which the facts show that it is not there: a change that helps all the same hides another.
+
+    Inputs that are near enough to mean 0 and deviation 1 are no cause, though standardising them calms whatever shakes.
+    """
+    facts = trace.facts.inputs
+    if cause != "input_not_normalized" or not facts:
+        return True
+    std, low, high = (float(facts.get(name, 1.0)) for name in ("std", "feature_std_min", "feature_std_max"))
+    mean, offset = abs(float(facts.get("mean", 0.0))), float(facts.get("feature_mean_abs_max", 0.0))
+    near = 0.1 <= std <= 4 and mean <= 2 * std and offset <= 4 * max(1.0, std) and high <= 5 and (low <= 0 or high <= 300 * low)
+    return not near
+
+
+def odd_activations(trace: Trace) -> bool:
+    """True if most hidden layers end in an activation that is not one of those that deep networks are trained with."""
+    hidden = [layer for layer in trace.layers[:-1] if layer.depth is not None]
+    odd = [layer for layer in hidden if layer.activation not in _TRAINABLE]
+    return len(hidden) > 1 and len(odd) > 0.5 * len(hidden)
 
 
 def _first_pass_is_healthy(trace: Trace) -> bool:

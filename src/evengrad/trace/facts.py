@@ -110,15 +110,15 @@ class Modules:
         self._norms = [(n, m) for n, m in model.named_modules() if isinstance(m, (nn.modules.batchnorm._NormBase, *_ROW_NORMS))]
         self._dropouts = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         self._values: dict[str, int] = {}
+        self._called: set[str] | None = None
         self._forget = forget_bias(model)
         self._dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
 
     @contextmanager
     def seen(self) -> Iterator[None]:
         """Inside, notes over how many values each batch norm takes its statistics."""
-        handles = [
-            m.register_forward_hook(partial(self._note, name)) for name, m in self._norms if isinstance(m, nn.modules.batchnorm._BatchNorm)
-        ]
+        self._called = set()
+        handles = [m.register_forward_hook(partial(self._note, name)) for name, m in self._norms]
         try:
             yield
         finally:
@@ -126,7 +126,10 @@ class Modules:
                 handle.remove()
 
     def _note(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if args and isinstance(args[0], Tensor) and args[0].dim() > 1:
+        if self._called is not None:
+            self._called.add(name)
+        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if batch_norm and args and isinstance(args[0], Tensor) and args[0].dim() > 1:
             self._values.setdefault(name, args[0].numel() // args[0].shape[1])
 
     def facts(self) -> dict[str, Any]:
@@ -136,6 +139,7 @@ class Modules:
             norm = {"name": name, "kind": type(module).__name__, "training": module.training, "eps": getattr(module, "eps", None)}
             if isinstance(module, nn.modules.batchnorm._NormBase):
                 norm |= {"momentum": module.momentum, "tracks": module.track_running_stats}
+            norm |= {} if self._called is None or name in self._called else {"idle": True}
             norms.append(norm | ({"values": self._values[name]} if name in self._values else {}))
         facts: dict[str, Any] = {} if not self._forget else {"forget_bias": self._forget}
         dropouts = [{"name": n, "kind": type(m).__name__, "p": m.p, "training": m.training} for n, m in self._dropouts]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.errors import EvengradError
-from evengrad.trace.batch import Batch, call
+from evengrad.trace.batch import Batch, call, mapped
 from evengrad.trace.capture import tensors_in
 from evengrad.trace.isolation import untouched
 from evengrad.trace.structure import Structure
@@ -43,7 +43,7 @@ def output_reach(model: nn.Module, batch: Batch, structure: Structure) -> tuple[
 
         handle = module.register_forward_hook(pushed)
         try:
-            answers = next(tensors_in(call(model, batch.inputs)), None)
+            answers = next(tensors_in(call(model, mapped(torch.clone, batch.inputs))), None)
         finally:
             handle.remove()
         if answers is not None and answers.is_floating_point() and answers.numel() and not bool(answers.isnan().any()):

@@ -1,0 +1,76 @@
+"""a model and a batch, once more -> how much of its output is noise, and whether the loss falls where the gradient points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from evengrad.errors import EvengradError
+from evengrad.trace.batch import Batch, Loss, call, mapped, scalar_loss
+from evengrad.trace.capture import tensors_in
+from evengrad.trace.isolation import untouched
+from evengrad.trace.structure import Structure
+
+_STEP = 1e-3  # of a weight's norm
+_SEEN = 1e-4  # of the loss: a smaller change is rounding
+
+
+def noise_share(model: nn.Module, batch: Batch, *, seed: int) -> float | None:
+    """Returns the share of the output's variance over samples that another draw of dropout and other noise changes, in [0, 1].
+
+    None where it cannot be told: outputs that are not finite, equal for all samples, or no single tensor.
+    """
+    outputs = []
+    try:
+        with torch.no_grad():
+            for k in range(2):
+                with untouched(model, seed=seed + k):
+                    model.train()
+                    outputs.append(next(tensors_in(call(model, mapped(torch.clone, batch.inputs))), None))
+    except (EvengradError, RuntimeError):
+        return None
+    first, second = outputs
+    if first is None or second is None or first.shape != second.shape or first.dim() < 2 or not first.is_floating_point():
+        return None
+    apart = float((first - second).float().square().mean()) / 2
+    spread = float(first.float().var(0, correction=0).mean())
+    return None if not math.isfinite(apart) or not spread > 0 else min(1.0, apart / spread)
+
+
+def descent(
+    model: nn.Module, batch: Batch, loss_fn: Loss | None, structure: Structure, gradients: Mapping[str, Tensor], *, seed: int
+) -> float | None:
+    """Returns by how much the loss falls along minus its gradient, as a share of what the gradient foretells: 1 is right, -1 is uphill.
+
+    Asked of the first layer, behind everything that the gradient comes through. None where that gradient is too small to tell.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=True))
+    first = next((layer.weight for layer in structure.layers if layer.depth is not None and layer.weight in gradients), None)
+    weight, gradient = parameters.get(first or ""), gradients.get(first or "")
+    if weight is None or gradient is None or gradient.is_sparse or len(structure.layers) < 2:
+        return None
+    size = float(gradient.norm())
+    if not math.isfinite(size) or not size:
+        return None
+    step = _STEP * float(weight.detach().norm()) / size
+    before = weight.detach().clone()
+    values = []
+    try:
+        for side in (-1.0, 1.0):
+            with untouched(model, seed=seed), torch.enable_grad():
+                model.train()
+                with torch.no_grad():
+                    weight.copy_(before + side * step * gradient)
+                values.append(float(scalar_loss(call(model, mapped(torch.clone, batch.inputs)), batch.targets, loss_fn).detach()))
+    except (EvengradError, RuntimeError):
+        return None
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+    foretold = 2 * step * size * size
+    if not all(map(math.isfinite, values)) or foretold < _SEEN * max(map(abs, values)):
+        return None
+    return (values[1] - values[0]) / foretold

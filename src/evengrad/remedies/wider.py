@@ -28,7 +28,7 @@ _SIZES = ("in_features", "out_features", "num_features", "normalized_shape")
 class Wider(Remedy):
     """Gives the linear layers of a plain chain, and the norms between them, more units; weights are drawn anew.
 
-    Hidden layers narrower than four times the narrowest (16 units at least) get that width. A model whose forward counts on the old
+    Hidden layers narrower than four times the narrowest (64 units at least) get that width. A model whose forward counts on the old
     widths is told from others by calling it once.
 
     Attributes:
@@ -45,7 +45,7 @@ class Wider(Remedy):
     diagnostic: ClassVar[bool] = False
     random: ClassVar[bool] = True
     factor: int = 4
-    min_width: int = 16
+    min_width: int = 64
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         chain = _chain(trace)

@@ -154,15 +154,21 @@ def test_a_run_that_was_too_short_is_longer_and_comes_further() -> None:
     given = experiment(epochs=1, optimizer=sgd(0.02), batch_size=64)
     report = diagnosis(given)
     made = proposals("train_longer", found(report, "undertrained"), report.trace)
-    assert [p.options["factor"] for p in made] == [4, 10]
+    assert [p.options["factor"] for p in made] == [63, 252]  # 500 steps in place of 8, and four times as many
     before, after = train(given), train(given.repaired(made[:1]))
-    assert len(after.losses) == 4 * len(before.losses)
-    assert after.losses[-1] < before.losses[-1]
+    assert len(after.losses) == 63 * len(before.losses)
+    assert after.metric > 0.95 > before.metric
+    keeps(given, made[0])
     rig = build(given)
     undo = discovered()["train_longer"]().apply(rig, made[0])
-    assert rig.epochs == 4
+    assert rig.epochs == 63
     undo()
     assert rig.epochs == 1
+
+
+def test_a_run_of_many_steps_is_four_times_as_long_and_then_sixteen() -> None:
+    made = proposals("train_longer", blamed("undertrained"), trace_of(experiment()))  # 160 steps
+    assert [p.options["factor"] for p in made] == [4, 16]
 
 
 def test_a_schedule_is_stretched_over_the_longer_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,7 +19,8 @@ class TrainLonger(Remedy):
     """Multiplies the number of epochs; a schedule takes as much longer, so that it ends where it did.
 
     Attributes:
-        factors: Factors to propose, best first.
+        steps: Fewest steps that the first proposal comes to; a run of a dozen needs more than a few dozen.
+        factor: Smallest factor of the first proposal, and that by which the second one is larger.
 
     Reference: Hoffer, Hubara & Soudry 2017, Train longer, generalize better, https://arxiv.org/abs/1705.08741.
     """
@@ -29,11 +31,13 @@ class TrainLonger(Remedy):
     change: ClassVar[int] = base.LOOP
     diagnostic: ClassVar[bool] = False
     shows_at_once: ClassVar[bool] = False
-    factors: tuple[int, ...] = (4, 10)
+    steps: int = 500
+    factor: int = 4
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
-        epochs = int((trace.facts.loop or {}).get("epochs") or 0)
-        for factor in self.factors if epochs else ():
+        epochs, steps = (int((trace.facts.loop or {}).get(k) or 0) for k in ("epochs", "steps"))
+        least = max(self.factor, math.ceil(self.steps / steps)) if steps else self.factor
+        for factor in (least, self.factor * least) if epochs else ():
             yield Proposal(
                 remedy=self.name,
                 options={"factor": factor},

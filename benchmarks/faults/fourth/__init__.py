@@ -1,0 +1,1 @@
+"""The fourth set: programs, mistakes and healthy runs made without looking at rules, after the other halves had been used."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,18 @@ import evengrad as eg
 from evengrad.errors import InputError
 from evengrad.repair import FixResult, fix
 from evengrad.training import Experiment, build, evaluate, train
-from evengrad.trial import is_better, middle, run_seeds, trial
-from evengrad.types import Proposal
+from evengrad.trial import Trainings, compared, is_better, middle
+from evengrad.types import Outcome, Proposal
 
 NAN, INF = math.nan, math.inf
+
+
+def run_seeds(experiment: Experiment, seeds: Sequence[int]) -> tuple[float, ...]:
+    return tuple(train(experiment, seed=seed).metric for seed in seeds)
+
+
+def trial(experiment: Experiment, proposals: tuple[Proposal, ...], seeds: tuple[int, ...], before: tuple[float, ...]) -> Outcome:
+    return compared(experiment, proposals, seeds, before, run_seeds(experiment.repaired(proposals), seeds))
 
 
 def points(n: int = 128) -> tuple[Tensor, Tensor]:
@@ -99,13 +107,13 @@ def test_the_median_takes_what_is_not_finite_as_the_worst(values: tuple[float, .
 def test_a_trial_is_paired_seed_by_seed() -> None:
     experiment, change = stuck_experiment(epochs=1), Proposal(remedy="clip_norm", options={"max_norm": 1e9}, summary="clip_norm 1e9")
     before = run_seeds(experiment, (4, 7))
-    outcome = trial(experiment, (change,), (4, 7), before)
+    outcome = Trainings(experiment, train(experiment, seed=4)).outcome((change,), (4, 7))
+    assert outcome.before == before
     assert outcome.after == before  # a change that changes nothing gives the same numbers to the bit: same weights, same order
     assert outcome.seeds == (4, 7)
     assert outcome.verdict == "no_better"
     assert outcome.metric == "accuracy"
     assert outcome.seconds > 0
-    assert before == tuple(train(experiment, seed=s).metric for s in (4, 7))
 
 
 def test_a_trial_is_better_only_if_every_seed_is() -> None:
@@ -160,13 +168,14 @@ def test_the_report_holds_everything(fixed: FixResult, said: list[str]) -> None:
     assert fixed.chosen[0].code in fixed.patch
     assert fixed.patch.startswith(f"# {fixed.chosen[0].summary}\n")
     assert eg.Report.from_json(report.to_json()).outcomes == report.outcomes
-    assert any("seed 2 of 2" in line for line in said)
+    assert any(line.startswith("works: ") for line in said)
+    assert any(line.endswith(": seed 1") for line in said)  # the proof
 
 
 def test_every_trial_has_the_same_baseline_on_the_same_seeds(fixed: FixResult) -> None:
-    assert {o.seeds for o in fixed.outcomes} == {(0, 1)}
-    assert len({o.before for o in fixed.outcomes}) == 1
-    assert fixed.outcomes[0].before == run_seeds(stuck_experiment(), (0, 1))
+    before = run_seeds(stuck_experiment(), (0, 1))
+    assert {o.before for o in fixed.outcomes} <= {before, before[:1]}  # what came no further was tried on the first seed alone
+    assert all(o.before == before for o in fixed.outcomes if o.proposals == fixed.chosen)
 
 
 def test_the_fixed_experiment_gives_the_same_numbers_when_it_is_trained_again(fixed: FixResult) -> None:
@@ -177,7 +186,6 @@ def test_the_fixed_experiment_gives_the_same_numbers_when_it_is_trained_again(fi
 
 def test_one_change_is_chosen_where_one_is_enough(fixed: FixResult) -> None:
     assert len(fixed.chosen) == 1
-    assert len(fixed.outcomes) >= 2
 
 
 def test_the_original_experiment_and_its_functions_stay_as_they_were() -> None:
@@ -301,7 +309,7 @@ def test_a_rate_that_is_too_high_is_found_by_replay_and_lowered() -> None:
 
 def test_seeds_can_be_a_number_or_the_seeds() -> None:
     given = stuck_experiment(epochs=1)
-    assert {o.seeds for o in fix(given, seeds=[7, 3]).outcomes} == {(7, 3)}
+    assert {o.seeds for o in fix(given, seeds=[7, 3]).outcomes} <= {(7,), (7, 3)}
     assert {o.seeds for o in fix(given, seeds=1).outcomes} == {(0,)}
 
 

@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from evengrad.candidates import candidates
 from evengrad.errors import InputError
 from evengrad.examine import diagnose_run, errors
 from evengrad.judge import chosen_rules
-from evengrad.remedies import discovered
+from evengrad.monitor.guards import Guard
+from evengrad.monitor.guards.limits import learned
 from evengrad.report import Report
 from evengrad.rules import Rule
-from evengrad.training import Experiment
-from evengrad.trial import middle, run_seeds, trial
-from evengrad.types import Finding, Outcome, Proposal, Trace
+from evengrad.rig import Rig
+from evengrad.training import Experiment, evaluate
+from evengrad.trial import Trainings, compared, described, judged, middle, worth
+from evengrad.types import Outcome, Proposal
 
-_CANDIDATES = 4  # single changes that are tried by training
 _NEARLY_BEST = 0.9  # share of the best gain at which a smaller change is preferred
+_FINALISTS = 2  # sets that short trials leave for a whole training
+_SHORT = (8, 4)  # parts of a training that the rounds of short trials take
+_FEWEST = 50  # steps of a short trial
+
+Set = tuple[Proposal, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +37,13 @@ class FixResult:
         verdict: `fixed` (no error finding left and the metric better on every seed), `improved` (better on every seed),
             `nothing_helped` or `nothing_wrong`.
         report: The report, with trials, patch and the measurements after.
-        outcomes: Every set of changes that was tried, per seed.
+        outcomes: Every set of changes that was trained to the end, per seed; those that came no further on the first seed alone.
         chosen: The smallest set that works; empty if nothing helped.
         experiment: The original with the chosen repairs.
         patch: What to change in one's own code.
+        first_seconds: Seconds until the first set that works was known, on one seed; NaN if none is.
+        guard: For `watch(guard=...)`: clips at the largest gradient norm that is usual in the repaired training, and holds its rate; None
+            where nothing was repaired.
     """
 
     verdict: str
@@ -41,6 +52,8 @@ class FixResult:
     chosen: tuple[Proposal, ...]
     experiment: Experiment
     patch: str
+    first_seconds: float = math.nan
+    guard: Guard | None = None
 
     @property
     def fixed(self) -> bool:
@@ -58,12 +71,17 @@ def fix(
     select: Iterable[str] | None = None,
     ignore: Iterable[str] | None = None,
     progress: Callable[[str], None] | None = None,
+    live: Callable[[Report], None] | None = None,
+    keep: str | Path | None = None,
+    workers: int = 1,
     name: str = "",
 ) -> FixResult:
     """Diagnoses the experiment, tries what the findings call for by training on paired seeds, and keeps the smallest set that works.
 
-    Single changes come first, those that restored the signal in an intervention before the others; only if none works are changes
-    added to the best one. The experiment itself is left as it is.
+    The best change for the first root cause is trained at once, to the end. The others are tried for an eighth of a training, the better
+    half of them for a quarter, and the best two to the end. What works best is then proved on the other seeds. Where the loss is both the metric and
+    at fault, all are judged by the loss that replaces it. Where errors are left, the repaired training is diagnosed in its turn, and what that calls for is added; at the end, every
+    change that the gain does not need is taken out again. The experiment itself is left as it is.
 
     Args:
         experiment: What to fix.
@@ -74,97 +92,116 @@ def fix(
         select: Codes, or beginnings of codes, to look for.
         ignore: Codes, or beginnings of codes, to leave out.
         progress: Called with a line of text before each training.
+        live: Called with the report so far whenever an outcome is new.
+        keep: File in which finished trainings are kept: a call that was ended goes on from there.
+        workers: Trainings at a time, each in a process of its own; 1 where processes cannot be forked or a GPU is in use.
         name: What the report calls the experiment.
 
     Raises:
-        InputError: if there is no seed, or max_remedies is under 1.
+        InputError: if there is no seed, or max_remedies or workers is under 1, or the file is of another experiment.
 
     Example:
         >>> result = eg.fix(experiment)
         >>> print(result.verdict, result.patch)
+
+    Reference: Jamieson & Talwalkar 2016 (successive halving).
     """
     chosen_seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen_seeds or max_remedies < 1:
-        raise InputError(f"fix needs at least one seed and max_remedies >= 1; got seeds={seeds!r}, max_remedies={max_remedies}")
-    deadline = None if max_seconds is None else time.perf_counter() + max_seconds
-    judged = chosen_rules(rules, select, ignore)
-    search = _Search(experiment, chosen_seeds, judged, deadline=deadline, say=progress or (lambda _line: None), name=name)
+    if not chosen_seeds or max_remedies < 1 or workers < 1:
+        raise InputError(
+            f"fix needs at least one seed and max_remedies >= 1; got seeds={seeds!r}, max_remedies={max_remedies}, workers={workers}"
+        )
+    search = _Search(
+        experiment,
+        chosen_seeds,
+        chosen_rules(rules, select, ignore),
+        until=math.inf if max_seconds is None else time.perf_counter() + max_seconds,
+        say=progress or (lambda _line: None),
+        tell=live or (lambda _report: None),
+        name=name,
+    )
     if not errors(search.report.findings, "warning"):
         return search.result("nothing_wrong", None)
-    search.try_singles()
-    best = search.best()
+    search.prepare(None if keep is None else Path(keep), workers)
+    best = search.round(candidates(search.report), None)
     while best is not None and best.verdict != "fixed" and len(best.proposals) < max_remedies:
-        grown = search.try_adding(best)
+        grown = search.round(candidates(search.diagnosed(best), best.proposals), best)
         if grown is best:
             break
         best = grown
+    best = search.smallest(best)
     return search.result("nothing_helped" if best is None else best.verdict, best)
 
 
+@dataclass
 class _Search:
     """The trials of one call of `fix`."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        seeds: tuple[int, ...],
-        rules: list[Rule],
-        *,
-        deadline: float | None,
-        say: Callable[[str], None],
-        name: str,
-    ) -> None:
-        self.experiment, self.seeds, self.rules, self.name = experiment, seeds, rules, name
-        self._deadline, self._say, self._started = deadline, say, time.perf_counter()
-        self.outcomes: list[Outcome] = []
-        self._after: dict[tuple[str, ...], tuple[Trace | None, tuple[Finding, ...]]] = {}
-        self._say(f"looking at every layer while seed {seeds[0]} trains")
-        self.report, watched = diagnose_run(experiment, rules, seed=seeds[0], name=name)
-        self._first_metric = watched.metric
-        self._before: tuple[float, ...] | None = None
+    experiment: Experiment
+    seeds: tuple[int, ...]
+    rules: list[Rule]
+    until: float
+    say: Callable[[str], None]
+    tell: Callable[[Report], None]
+    name: str
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)  # of the first seed, by what was changed
+    first_seconds: float = math.nan
 
-    def try_singles(self) -> None:
-        """Tries the best proposals one by one."""
-        for proposal in self.report.proposals[:_CANDIDATES]:
-            if self._late():
-                return
-            self._try((proposal,))
+    def __post_init__(self) -> None:
+        self.started = time.perf_counter()
+        self.say(f"looking at every layer while seed {self.seeds[0]} trains")
+        self.report, first = diagnose_run(self.experiment, self.rules, seed=self.seeds[0], name=self.name)
+        self.judged = judged(self.experiment, self.report)
+        self._first = first if self.judged is self.experiment else replace(first, metric=evaluate(self.judged, Rig(first.model)))
 
-    def try_adding(self, best: Outcome) -> Outcome:
-        """Tries changes of other kinds on top of the best outcome (two norms do not go together); returns the best of all."""
-        kinds = {name: remedy.change for name, remedy in discovered().items()}
-        held = {kinds[p.remedy] for p in best.proposals}
-        for proposal in self.report.proposals:
-            if kinds[proposal.remedy] in held or self._late():
-                continue
-            self._try((*best.proposals, proposal))
-            if self.outcomes[-1].verdict == "fixed":
-                break
-        return self.best() or best
+    def prepare(self, keep: Path | None, workers: int) -> None:
+        """Makes ready for trials."""
+        self._trainings = Trainings(self.judged, self._first, keep=keep, workers=workers, progress=self.say)
+        self._trainings.know((), self.seeds[0], self._first.metric)
 
-    def best(self) -> Outcome | None:
-        """The smallest set among those that reach nearly the best median: fixed before improved; None if nothing improved."""
-        for verdict in ("fixed", "improved"):
-            found = [o for o in self.outcomes if o.verdict == verdict]
-            if found:
-                start = middle(found[0].before, self.experiment.maximize)
-                ends = [middle(o.after, self.experiment.maximize) for o in found]
-                if not math.isfinite(start):  # it diverged: count from the worst that did not
-                    start = min(ends) if self.experiment.maximize else max(ends)
-                gains = [abs(end - start) for end in ends]
-                near = [o for o, gain in zip(found, gains, strict=True) if not gain < _NEARLY_BEST * max(gains)]
-                return min(near, key=lambda o: len(o.proposals))
-        return None
+    def round(self, sets: Sequence[Set], before: Outcome | None) -> Outcome | None:
+        """Tries sets of changes and returns the best outcome that was proved; `before` if none is better."""
+        tried = [self._tried(sets[0])] if sets and not self._late() else []
+        for proposals in self._halved(sets[1:]):
+            if not self._late():
+                tried.append(self._tried(proposals))
+        proved = [] if before is None else [before]
+        for outcome in sorted(tried, key=lambda o: (o.verdict != "fixed", -worth(o.after[0], o.maximize))):
+            if outcome.verdict != "no_better" and not (proved and self._late()):
+                proved.append(self._proved(outcome))
+                if proved[-1].verdict == "fixed":
+                    break
+        return self._best([o for o in proved if o.verdict != "no_better"])
+
+    def diagnosed(self, outcome: Outcome) -> Report:
+        """Diagnoses the training with these changes: what is left to repair."""
+        if self._late():
+            return replace(self.report, findings=(), proposals=())
+        self.say(f"{described(outcome.proposals)}: looking for what is left")
+        return diagnose_run(self.judged.repaired(outcome.proposals), self.rules, seed=self.seeds[0], name=self.name)[0]
+
+    def smallest(self, best: Outcome | None) -> Outcome | None:
+        """Takes out every change that the verdict and the gain do not need."""
+        for proposal in best.proposals if best is not None and len(best.proposals) > 1 else ():
+            assert best is not None
+            fewer = tuple(p for p in best.proposals if p is not proposal)
+            if fewer and not self._late():
+                without = self._tried(fewer)
+                if without.verdict == best.verdict or (without.verdict == "improved" and best.verdict == "improved"):
+                    without = self._proved(without)
+                    best = self._best([best, without]) if without.verdict == best.verdict else best
+        return best
 
     def result(self, verdict: str, best: Outcome | None) -> FixResult:
         """Puts everything together."""
         chosen = best.proposals if best else ()
-        after = self._after.get(tuple(p.summary for p in chosen), (None, ()))[0]
+        after = self.reports[described(chosen)].trace if chosen else None
         patch = "\n".join(f"# {p.summary}\n{p.code}" for p in chosen)
-        run = replace(self.report.run, verb="fix", seconds=time.perf_counter() - self._started)
+        run = replace(self.report.run, verb="fix", seconds=time.perf_counter() - self.started)
         proved = {p.cause for p in chosen}  # of several causes, the one whose removal was proved by training comes first
         causes = tuple(sorted(self.report.causes, key=lambda cause: cause not in proved))
-        report = replace(self.report, run=run, causes=causes, outcomes=tuple(self.outcomes), chosen=chosen, verdict=verdict)
+        report = replace(self.report, run=run, causes=causes, outcomes=tuple(self.outcomes.values()), chosen=chosen, verdict=verdict)
         report = replace(report, patch=patch, after=after)
         return FixResult(
             verdict=verdict,
@@ -173,23 +210,68 @@ class _Search:
             chosen=chosen,
             experiment=self.experiment.repaired(chosen),
             patch=patch,
+            first_seconds=self.first_seconds,
+            guard=None if after is None else learned(after),
         )
 
-    def _try(self, proposals: tuple[Proposal, ...]) -> None:
-        outcome = trial(self.experiment, proposals, self.seeds, self._baseline(), progress=self._say)
-        if outcome.verdict == "improved":
-            self._say(f"{' + '.join(p.summary for p in proposals)}: looking at every layer again")
-            report, _ = diagnose_run(self.experiment.repaired(proposals), self.rules, seed=self.seeds[0], causes=False, name=self.name)
-            self._after[tuple(p.summary for p in proposals)] = (report.trace, report.findings)
-            left = tuple(dict.fromkeys(f.code for f in errors(report.findings)))
-            outcome = replace(outcome, findings=left, verdict="improved" if left else "fixed")
-        self.outcomes.append(outcome)
+    def _halved(self, sets: Sequence[Set]) -> list[Set]:
+        """Short trials, each round on a seed of its own: the better half goes on, until as many are left as are trained to the end."""
+        left, steps = list(sets), len(self._first.losses)
+        if len(left) <= _FINALISTS:
+            return left
+        for number, part in enumerate(_SHORT):
+            if self._late():
+                break
+            seed, enough = self.seeds[number % len(self.seeds)], max(_FINALISTS, len(left) // 2)
+            found = self._trainings.metrics(left, [seed], steps=max(min(steps, _FEWEST), math.ceil(steps / part)))
+            ranked = sorted(range(len(left)), key=lambda i: -worth(found[i][0], self.experiment.maximize))
+            left = [left[i] for i in ranked[:enough]]
+        return left[:_FINALISTS]
 
-    def _baseline(self) -> tuple[float, ...]:
-        if self._before is None:
-            rest = run_seeds(self.experiment, self.seeds[1:], progress=self._say, label="unchanged")
-            self._before = (self._first_metric, *rest)
-        return self._before
+    def _tried(self, proposals: Set) -> Outcome:
+        """Trains to the end on the first seed, with every layer looked at, so that the errors that are left are known, too."""
+        if described(proposals) in self.outcomes:
+            return self.outcomes[described(proposals)]
+        self.say(f"{described(proposals)}: looking at every layer while seed {self.seeds[0]} trains")
+        began, seed = time.perf_counter(), self.seeds[0]
+        report, training = diagnose_run(self.judged.repaired(proposals), self.rules, seed=seed, causes=False, name=self.name)
+        self.reports[described(proposals)] = report
+        self._trainings.know(proposals, seed, training.metric)
+        outcome = compared(self.judged, proposals, (seed,), (self._first.metric,), (training.metric,))
+        outcome = self._told(replace(outcome, seconds=time.perf_counter() - began))
+        if outcome.verdict != "no_better" and math.isnan(self.first_seconds):
+            self.first_seconds = time.perf_counter() - self.started
+            self.say(f"works: {described(proposals)}")
+        return outcome
+
+    def _proved(self, outcome: Outcome) -> Outcome:
+        """Compares on all seeds."""
+        if len(outcome.seeds) == len(self.seeds):
+            return outcome
+        found = self._trainings.outcome(outcome.proposals, self.seeds)
+        return self._told(replace(found, seconds=outcome.seconds + found.seconds))
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        what = described(outcome.proposals)
+        left = tuple(dict.fromkeys(f.code for f in errors(self.reports[what].findings)))
+        verdict = outcome.verdict if outcome.verdict == "no_better" else "improved" if left else "fixed"
+        self.outcomes[what] = replace(outcome, findings=left, verdict=verdict)
+        self.tell(replace(self.report, outcomes=tuple(self.outcomes.values())))
+        return self.outcomes[what]
+
+    def _best(self, found: Sequence[Outcome]) -> Outcome | None:
+        """The smallest set among those that reach nearly the best median: fixed before improved; None if there is none."""
+        for verdict in ("fixed", "improved"):
+            among = [o for o in found if o.verdict == verdict]
+            if among:
+                start = middle(among[0].before, self.experiment.maximize)
+                ends = [middle(o.after, self.experiment.maximize) for o in among]
+                if not math.isfinite(start):  # it diverged: count from the worst that did not
+                    start = min(ends) if self.experiment.maximize else max(ends)
+                gains = [abs(end - start) for end in ends]
+                near = [o for o, gain in zip(among, gains, strict=True) if not gain < _NEARLY_BEST * max(gains)]
+                return min(near, key=lambda o: len(o.proposals))
+        return None
 
     def _late(self) -> bool:
-        return self._deadline is not None and time.perf_counter() > self._deadline
+        return time.perf_counter() > self.until

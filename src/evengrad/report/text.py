@@ -97,7 +97,7 @@ def _parts(shown: View, width: int) -> Iterator[RenderableType]:
             yield from _happened(group, width)
     if shown.trials is not None:
         yield Text()
-        yield _trials(shown.trials, width)
+        yield trials_table(shown.trials, width)
     if shown.patch:
         yield Text("\nin your code:", style="dim")
         yield from (_patch(line) for line in shown.patch)
@@ -187,7 +187,8 @@ def _happened(group: Happenings, width: int) -> Iterator[Text]:
         yield from _wrapped(first, message, width, indent=6)
 
 
-def _trials(trials: Trials, width: int) -> Table:
+def trials_table(trials: Trials, width: int) -> Table:
+    """Draws the table of changes that were tried: a line a change, a dot a seed."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     numbers = max(8, len(trials.metric)) + max(len(spread(trials.metric, r)) for r in trials.rows) + len("errors left") + 8
     first = min(34, max(len(r.label) + 2 for r in trials.rows), max(14, width - numbers))

@@ -110,19 +110,24 @@ class Facts:
         inputs: shape, mean, std, min, max, feature_mean_abs_max, feature_std_min, feature_std_max, nonfinite_fraction, feature_axis.
         targets: shape, dtype, min, max, mean, std, samples (looked at), labels (counts, for whole numbers), and how far near inputs have
             like targets: neighbour_agreement beside neighbour_chance (what shuffled targets would give).
-        head: layer and activation, and of the output: width, shape, mean, std, min, max, row_sum (of the last axis, where it is constant).
+        head: layer and activation, and of the output: width, shape, mean, std, min, max, row_sum (of the last axis, where it is constant),
+            reach (least and largest value whatever the weights, None for no end) and noise (share of its variance over samples that another
+            draw of dropout changes).
         loss: name, value at step 0, reduction, op (`cross_entropy`, `nll`, `bce`, `bce_with_logits`, `mse`, `l1`, `smooth_l1` or `other`),
             operations (torch functions that it calls), baseline (of the best constant answer), batch_growth (the loss of a batch over that
             of its half: 1 for a mean, 2 for a sum), pairing (relative change of the loss when each answer gets another sample's target: 0
-            where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the targets).
+            where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the targets), what right answers get
+            (floor, free_floor, blind_to, blindness: `trace.loss_probe`), and descent (the loss's change along minus its gradient, as a share
+            of what the gradient foretells).
         optimizer: name, lr, initial_lr (that a schedule starts from), weight_decay, momentum, maximize, missing (trainable parameters that
-            it does not have), foreign (number of its parameters that the model does not have), frozen (parameters with requires_grad off).
+            it does not have), foreign (number of its parameters that the model does not have), frozen (parameters with requires_grad off), unowned
+            (number of parameters behind the loss that neither the model nor the optimizer has).
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
             statistics are taken over), dropouts (name, kind, p, training), dtypes (of the parameters), forget_bias (of LSTM rows),
             post_norms (norms that stand behind a residual addition).
         loop: what training does: standard (no train_step of the user's), scheduler (it has one), samples, batch_size, epochs, steps
             (planned), and accumulated (1 where what a step used beyond the batch's own gradient is what the step before used: gradients
-            that are not zeroed).
+            that are not zeroed); of a user's own step also optimizer_steps and model_calls a batch, and piece (samples of a call).
         mode: `train` or `eval`.
         edges: which row feeds which, as pairs of row indices.
     """

@@ -44,9 +44,23 @@ def test_a_loss_that_does_not_compare_numbers_one_by_one_is_told_by_what_it_is_b
     assert _probed(loss, _numbers())["blind_to"] == blind
 
 
-@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.huber_loss, lambda o, y: (o - y).cosh().log().mean()])
-def test_losses_of_numbers_are_blind_to_nothing(loss: Loss) -> None:
-    assert "blind_to" not in _probed(loss, _numbers())
+@pytest.mark.parametrize(
+    ("loss", "target"),
+    [
+        (F.mse_loss, lambda y: y),
+        (F.l1_loss, lambda y: y),
+        (F.huber_loss, lambda y: y),
+        (lambda o, y: (o - y).cosh().log().mean(), lambda y: y),
+        (F.poisson_nll_loss, lambda y: y.abs().round()),
+        (lambda o, y: (1 - o * y).clamp(min=0).mean(), lambda y: (y - 2).sign()),
+        (lambda o, y: -(y * o.sigmoid().log() + (1 - y) * (1 - o.sigmoid()).log()).mean(), lambda y: (y > 2).float()),
+        (lambda o, y: 1 - F.cosine_similarity(o, y, dim=1).mean(), lambda y: torch.cat((y, y.square(), y.sin()), 1)),
+    ],
+)
+def test_losses_of_numbers_are_blind_to_nothing(loss: Loss, target: Callable[[Tensor], Tensor]) -> None:
+    answers, numbers = _numbers()
+    wanted = target(numbers)
+    assert "blind_to" not in _probed(loss, (answers.expand_as(wanted).contiguous(), wanted))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from evengrad.recording.sequences import Sequences
 from evengrad.recording.stepping import Accumulation, Step
 from evengrad.rig import Rig
 from evengrad.trace import facts as evidence
-from evengrad.trace.again import descent, noise_share
+from evengrad.trace.again import descent, noise_share, unowned
 from evengrad.trace.batch import Batch
 from evengrad.trace.neighbours import Samples
 from evengrad.trace.recorder import Measurement, measure
@@ -174,9 +174,11 @@ def _asked_again(rig: Rig, batch: Batch, found: Measurement, facts: Facts) -> Fa
     """Adds what more passes of the first batch tell: noise, and whether the gradient points where the loss grows."""
     noise = noise_share(rig.model, batch, seed=rig.seed)
     falls = descent(rig.model, batch, rig.loss_fn, found.structure, found.gradients, seed=rig.seed)
+    outside = unowned(rig.model, batch, rig.loss_fn, rig.optimizer, seed=rig.seed)
+    optimizer = facts.optimizer if not outside or facts.optimizer is None else facts.optimizer | {"unowned": outside}
     head = facts.head if noise is None or facts.head is None else facts.head | {"noise": noise}
     loss = facts.loss if falls is None or facts.loss is None else facts.loss | {"descent": falls}
-    return replace(facts, head=head, loss=loss)
+    return replace(facts, head=head, loss=loss, optimizer=optimizer)
 
 
 def _growth(dense: int, steps: int | None) -> float:

@@ -67,7 +67,7 @@ class Step:
             if self._stepped is not None:
                 behind = grouped([_side_by_side(s, w) for s, w in zip(stepped, now, strict=True)], _behind)
                 rows = [torch.cat((row, b.to(row))) for row, b in zip(rows, behind, strict=True)]
-            host = torch.stack([row.cpu().double() for row in rows]).numpy() if rows else np.zeros((0, 15))  # (L, 13 or 15)
+            host = torch.stack([row.cpu().double() for row in rows]).numpy() if rows else np.zeros((0, 17))  # (L, 15 or 17)
         unused = [g is None for g in self.used]
         found = {}
         for k, name in enumerate(_NAMES):
@@ -79,7 +79,15 @@ class Step:
         return found
 
 
-_AGREEMENTS = ("grad_agreement", "update_agreement", "unchanged_fraction", "lost_fraction", "rounded_fraction")
+_AGREEMENTS = (
+    "grad_agreement",
+    "update_agreement",
+    "unchanged_fraction",
+    "lost_fraction",
+    "rounded_fraction",
+    "extra_ratio",
+    "extra_shrink",
+)
 _BEHIND = ("behind_ratio", "behind_shrink")
 
 
@@ -94,11 +102,12 @@ def _dense(gradient: Tensor) -> Tensor:
 
 
 def _agreements(found: Tensor) -> Tensor:
-    """Of standard and used gradient, the optimizer's change, the whole change and the weights (k, 5, n): five numbers each (k, 5).
+    """Of standard and used gradient, the optimizer's change, the whole change and the weights (k, 5, n): seven numbers each (k, 7).
 
     Cosines of used and standard gradient, and of the optimizer's change and minus the used gradient; share of entries that stayed although
     used; share of entries of the standard gradient that the used one has as zero, where those are the small ones; share of weights
-    that need no more than twelve of their 24 bits.
+    that need no more than twelve of their 24 bits; size of what the used gradient has beyond the standard one, and how far that extra
+    shrinks the weights.
     """
     standard, used, taken, moved, weights = found.unbind(1)
     nothing = found.new_full((len(found),), math.nan)
@@ -111,7 +120,10 @@ def _agreements(found: Tensor) -> Tensor:
     gone = torch.where(small | (share == 0) | (share == 1), share, nothing)
     held = weights != 0
     rounded = _share_of(held & (weights.contiguous().view(torch.int32) & 0xFFF == 0), held)
-    return torch.stack((_cosines(standard, used), _cosines(taken, -used), stayed, gone, rounded), 1)
+    before, extra = weights - moved, used - standard
+    norms = torch.linalg.vector_norm(torch.stack((extra, standard)), dim=2)
+    shrinks = torch.maximum(_cosines(extra, before), _cosines(extra, before.sign()))
+    return torch.stack((_cosines(standard, used), _cosines(taken, -used), stayed, gone, rounded, norms[0] / norms[1], shrinks), 1)
 
 
 def _share_of(chosen: Tensor, of: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class NoUpdate(Rule):
         moved = "exactly nothing" if ratio == 0 else f"{ratio:.1e} of their size"
         message = f"the weights of {which} change by {moved} a step{why}"
         evidence = Evidence(signal="still_layers", value=len(rows), relation=">", threshold=0, unit="layers")
-        intended = thrives(trace) or cause is None
+        intended = (thrives(trace) and not _by_mistake(trace, rows)) or cause is None
         severity = "note" if intended else "error" if every else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, len(trace.steps) - 1))
         yield replace(found, cause=cause)
@@ -97,6 +97,14 @@ class NoUpdate(Rule):
                 net([[0.0], [0.0], [0.0], [1e-3]]),  # gradients of four batches are added up on purpose
             ),
         )
+
+
+def _by_mistake(trace: Trace, rows: list[int]) -> bool:
+    """True if nobody can have meant it: the optimizer has another model's parameters, or has early layers and lacks the head."""
+    facts, deep = trace.facts.optimizer or {}, deep_rows(trace)
+    head = deep[-1] if deep else -1
+    without_head = head in rows and trace.layers[head].weight in facts.get("missing", ()) and len(rows) < len(deep)
+    return bool(facts.get("foreign")) or without_head
 
 
 def _held(trace: Trace) -> set[str]:

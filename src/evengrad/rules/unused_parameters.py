@@ -39,6 +39,14 @@ class UnusedParameters(Rule):
     min_learnt: float = 0.9
 
     def check(self, trace: Trace) -> Iterator[Finding]:
+        outside = int((trace.facts.optimizer or {}).get("unowned") or 0)
+        if outside:
+            message = (
+                f"{outside:,} parameters take part in the forward pass that neither the model nor the optimizer has, as of a plain list"
+            )
+            evidence = Evidence(signal="unowned_parameters", value=outside, relation=">", threshold=0, unit="parameters", where="optimizer")
+            found = self.finding(trace, "warning", message, evidence=(evidence,), where=("optimizer",), at=(0, len(trace.steps) - 1))
+            yield replace(found, cause="frozen_params")
         rows = _unused(trace)
         if len(rows) <= self.max_unused_layers:
             return
@@ -60,7 +68,7 @@ class UnusedParameters(Rule):
             return synthetic.chain(3, steps=2, grad_norm=grads, facts=Facts(optimizer={"frozen": [], **facts}))
 
         return Examples(
-            sick=(net([np.nan, 1.0, 1.0]), net([np.nan, np.nan, 1e-9])),
+            sick=(net([np.nan, 1.0, 1.0]), net([np.nan, np.nan, 1e-9]), net([1.0, 1.0, 1.0], unowned=64)),
             healthy=(net([1.0, 1.0, 1.0]), net([0.0, 1.0, 1.0]), net([np.nan, 1.0, 1.0], frozen=["0.weight"])),
         )
 

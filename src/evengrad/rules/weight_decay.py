@@ -22,6 +22,7 @@ class WeightDecay(Rule):
         max_shrink: Share of its norm at the beginning below which a layer's weights have collapsed (median over layers).
         max_dropout: Largest healthy dropout rate, in [0, 1].
         max_learnt: Share of the loss that is gone in a run that suffers no harm.
+        max_penalty: Largest healthy gradient that a loop adds to shrink weights, in gradients of the loss.
         max_noise: Largest healthy share of noise in the variance of the output over samples, in [0, 1].
         max_taken: Largest healthy share of the weights that a loop takes at each step behind the optimizer, in [0, 1].
 
@@ -40,12 +41,13 @@ class WeightDecay(Rule):
     max_learnt: float = 0.5
     max_taken: float = 0.005
     max_noise: float = 0.9
+    max_penalty: float = 1.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         ran, last = progress(trace), len(trace.steps) - 1
         if (ran is None and "behind_ratio" not in trace.columns) or (ran is not None and ran.learnt > self.max_learnt):
             return
-        found = self._shrunk(trace) or self._behind(trace) or self._dropped(trace) or self._noisy(trace)
+        found = self._shrunk(trace) or self._behind(trace) or self._penalised(trace) or self._dropped(trace) or self._noisy(trace)
         if found is not None:
             message, evidence, where = found
             made = self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, last))
@@ -58,9 +60,12 @@ class WeightDecay(Rule):
     def _shrunk(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
         decay = float((trace.facts.optimizer or {}).get("weight_decay") or 0.0)
         kept = self.value(trace)
-        if not decay > 0 or not kept < self.max_shrink:
+        by_hand = trace.column("behind_shrink")
+        cut = bool(np.isfinite(by_hand).any()) and float(np.nanmedian(by_hand)) > 0.9
+        if not (decay > 0 or cut) or not kept < self.max_shrink:
             return None
-        message = f"weights shrink to {kept:.2g} of their norm at the beginning (weight_decay {decay:g}): decay outweighs the gradient"
+        what = f"weight_decay {decay:g}" if decay > 0 else "taken by the loop"
+        message = f"weights shrink to {kept:.2g} of their norm at the beginning ({what}): that outweighs the gradient"
         evidence = Evidence(signal="kept_weight", value=kept, relation="<", threshold=self.max_shrink, unit="of the norm")
         return message, evidence, names(trace, deep_rows(trace))
 
@@ -85,6 +90,19 @@ class WeightDecay(Rule):
         )
         return message, Evidence(signal="noise", value=noise, relation=">", threshold=self.max_noise, unit="of the variance"), ("loop",)
 
+    def _penalised(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
+        """A penalty that the user's step adds, larger than the gradient of the loss itself."""
+        ratio, shrink = (trace.column(name).astype(np.float64) for name in ("extra_ratio", "extra_shrink"))
+        added = ratio[(shrink > 0.9) & np.isfinite(ratio)]
+        if not len(added) or len(added) < 0.5 * np.isfinite(shrink).sum() or not float(np.median(added)) > self.max_penalty:
+            return None
+        times = float(np.median(added))
+        message = f"the loop adds a gradient that shrinks the weights, ×{times:.3g} as large as that of the loss: a penalty outweighs it"
+        evidence = Evidence(
+            signal="extra_ratio", value=times, relation=">", threshold=self.max_penalty, unit="of the gradient", where="loop"
+        )
+        return message, evidence, ("loop",)
+
     def _dropped(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
         found = [d for d in (trace.facts.modules or {}).get("dropouts", ()) if d.get("training", True)]
         strong = [d for d in found if d.get("p", 0.0) > self.max_dropout]
@@ -107,12 +125,16 @@ class WeightDecay(Rule):
         def noisy(share: float) -> Trace:
             return synthetic.run(synthetic.chain(3, steps=4, weight_norm=1.0, facts=Facts(head={"noise": share})), loss=np.ones(40))
 
+        def penalty(ratio: float, shrink: float = 0.97) -> Trace:
+            made = synthetic.chain(3, steps=4, weight_norm=1.0, extra_ratio=ratio, extra_shrink=shrink)
+            return synthetic.run(made, loss=np.ones(40))
+
         def by_hand(ratio: float, shrink: float = 1.0) -> Trace:
             made = synthetic.chain(3, steps=4, weight_norm=1.0, behind_ratio=ratio, behind_shrink=shrink)
             return synthetic.run(made, loss=np.linspace(1.0, 0.9, 40))
 
         return Examples(
-            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65), by_hand(0.1), by_hand(0.006), noisy(0.95)),
+            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65), by_hand(0.1), by_hand(0.006), noisy(0.95), penalty(4.0)),
             healthy=(
                 net(0.6),
                 net(0.1, decay=0.0),
@@ -121,6 +143,8 @@ class WeightDecay(Rule):
                 net(1.0, p=0.9, learnt=0.9),
                 by_hand(0.004),
                 noisy(0.8),
+                penalty(0.8),
+                penalty(4.0, 0.2),
                 by_hand(0.1, 0.1),
             ),
         )

@@ -40,6 +40,32 @@ def noise_share(model: nn.Module, batch: Batch, *, seed: int) -> float | None:
     return None if not math.isfinite(apart) or not spread > 0 else min(1.0, apart / spread)
 
 
+def unowned(model: nn.Module, batch: Batch, loss_fn: Loss | None, optimizer: torch.optim.Optimizer | None, *, seed: int) -> int:
+    """Returns how many numbers the loss depends on that are parameters and yet neither the model's nor the optimizer's.
+
+    Layers in a plain list are like that: they run, nobody moves them, and `state_dict` does not hold them.
+    """
+    known = {id(p) for p in model.parameters()}
+    known |= set() if optimizer is None else {id(p) for group in optimizer.param_groups for p in group["params"]}
+    try:
+        with untouched(model, seed=seed), torch.enable_grad():
+            model.train()
+            loss = scalar_loss(call(model, mapped(torch.clone, batch.inputs)), batch.targets, loss_fn)
+    except (EvengradError, RuntimeError):
+        return 0
+    stack, seen, leaves = [loss.grad_fn], set(), {}
+    while stack:
+        function = stack.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        leaf = getattr(function, "variable", None)
+        if isinstance(leaf, nn.Parameter) and id(leaf) not in known:
+            leaves[id(leaf)] = leaf.numel()
+        stack.extend(source for source, _ in function.next_functions)
+    return sum(leaves.values())
+
+
 def descent(
     model: nn.Module, batch: Batch, loss_fn: Loss | None, structure: Structure, gradients: Mapping[str, Tensor], *, seed: int
 ) -> float | None:

@@ -17,6 +17,7 @@ Reach = tuple[float, float]
 EVERYTHING: Reach = (-math.inf, math.inf)
 _SURE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # how far right answers stand above the others, in logits
 _SETTLED = 0.01  # a loss that falls no further from 8 to 32 logits has an end of its own
+_OF_CLASSES = {"cross_entropy", "nll", "bce", "bce_with_logits"}
 _FEW = 8  # samples that say enough
 
 
@@ -41,14 +42,15 @@ def probed(loss_fn: Loss, answers: Tensor, wanted: Tensor, *, op: str, reach: Re
         return {}
     with torch.no_grad():
         if wanted.is_floating_point() and not _shares(wanted, op):
-            return _of_numbers(loss_fn, answers, wanted, reach) if wanted.numel() == answers.numel() == len(answers) else {}
+            numbers = wanted.numel() == answers.numel() and len(wanted) == len(answers) and op not in _OF_CLASSES
+            return _of_numbers(loss_fn, answers, wanted, reach) if numbers else {}
         hot = _one_hot(answers, wanted)
         return {} if hot is None else _of_classes(loss_fn, answers, wanted, hot, reach)
 
 
 def _of_numbers(loss_fn: Loss, answers: Tensor, wanted: Tensor, reach: Reach) -> dict[str, float | str]:
     right = wanted.to(answers.dtype).reshape(answers.shape)
-    spread, middle = right.std(), right.mean()
+    spread, middle = right.std(0).mean(), right.mean(0, keepdim=True)
     if not bool(spread > 0):
         return {}
 
@@ -59,23 +61,19 @@ def _of_numbers(loss_fn: Loss, answers: Tensor, wanted: Tensor, reach: Reach) ->
     gap = constant - best
     if not (math.isfinite(best) and math.isfinite(constant)):
         return {}
-    if gap <= 1e-6 * abs(constant):
-        return {"blind_to": "answers", "blindness": 1.0}
-    facts: dict[str, float | str] = {}
-    changed = {
-        "order": right.roll(max(1, len(right) // 3), 0),
-        "size": 3.0 * right,
-        "level": right + 2 * spread,
-        "sign": -right,
-    }
-    differs = {name: float((other - right).norm() / (right - middle).norm()) for name, other in changed.items()}
-    for name, other in changed.items():
-        rise = (loss(other) - best) / gap
-        if differs[name] > 0.5 and math.isfinite(rise) and rise < 0.02:
-            return {"blind_to": name, "blindness": 1.0 - rise}
-    if reach != EVERYTHING:
-        facts["floor"] = (loss(right.clamp(*reach)) - best) / gap
-    return facts
+    moved = right.roll(max(1, len(right) // 3), 0)
+    if gap <= 1e-6 * abs(constant):  # answers in another space (a logarithm of the rate), or all pairs of samples are compared
+        mixed = loss(moved)
+        blind = abs(mixed - best) <= 1e-5 * max(abs(best), abs(constant)) and bool((moved - right).norm() > 0.5 * (right - middle).norm())
+        return {"blind_to": "answers", "blindness": 1.0} if blind else {}
+    changed = {"order": moved, "sign": -right}
+    if right[0].numel() == 1 and len(right.unique()) > 2:  # directions of vectors, and signs of two classes, can be all that is asked for
+        changed |= {"size": 3.0 * right, "level": right + 2 * spread}
+    for name in sorted(changed):
+        rise, differs = (loss(changed[name]) - best) / gap, float((changed[name] - right).norm() / (right - middle).norm())
+        if differs > 0.5 and math.isfinite(rise) and abs(rise) < 0.02:
+            return {"blind_to": name, "blindness": 1.0 - abs(rise)}
+    return {"floor": (loss(right.clamp(*reach)) - best) / gap} if reach != EVERYTHING else {}
 
 
 def _of_classes(loss_fn: Loss, answers: Tensor, wanted: Tensor, hot: Tensor, reach: Reach) -> dict[str, float | str]:

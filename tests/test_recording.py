@@ -229,3 +229,108 @@ def test_a_penalty_in_the_user_s_step_is_no_gradient_left_over() -> None:
 def test_gradients_that_the_optimizer_does_not_have_are_not_its_own_to_zero() -> None:
     trace = trace_of(optimizer=lambda m: torch.optim.SGD(m[0].parameters(), 0.1), train_step=stepping(standard))
     assert (trace.facts.loop or {})["accumulated"] == 0
+
+
+def _own(change: Any = None, *, every: int = 1, pieces: int = 1, scale: float = 1.0) -> Any:
+    """A user's step that does something with the weights or gradients, takes a step every few batches, or cuts a batch into pieces."""
+    seen = [0]
+
+    def step(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.Optimizer) -> Tensor:
+        seen[0] += 1
+        for x, y in zip(batch[0].chunk(pieces), batch[1].chunk(pieces), strict=True):
+            loss: Tensor = loss_fn(model(x), y)
+            (loss * scale).backward()
+            if seen[0] % every == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+        if change is not None:
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.copy_(change(p))
+        return loss
+
+    return step
+
+
+def test_steps_and_pieces_of_a_loop_are_counted() -> None:
+    rare, cut = (trace_of(train_step=step).facts.loop for step in (_own(every=8), _own(pieces=16)))
+    assert rare is not None
+    assert cut is not None
+    assert (rare["optimizer_steps"], rare["model_calls"], rare["piece"]) == (1 / 8, 1.0, 32.0)
+    assert (cut["optimizer_steps"], cut["model_calls"], cut["piece"]) == (16.0, 16.0, 2.0)
+
+
+def test_what_a_loop_does_behind_the_optimizer_is_told_from_what_the_optimizer_does() -> None:
+    shrunk, rounded, usual = (trace_of(train_step=_own(c)) for c in (lambda p: 0.9 * p, lambda p: (p * 64).round() / 64, None))
+    assert np.allclose(shrunk.column("behind_ratio"), 0.1, atol=1e-5)
+    assert np.nanmin(shrunk.column("behind_shrink")) > 0.999
+    assert np.nanmedian(shrunk.column("update_agreement")) > 0.999  # of the optimizer's own change
+    assert np.nanmin(rounded.column("rounded_fraction")[1:]) == 1.0
+    assert np.nanmax(usual.column("rounded_fraction")) < 0.1
+    assert np.nanmax(usual.column("behind_ratio")) == 0.0
+
+
+def test_gradients_that_arrive_as_zero_are_counted_and_a_penalty_is_seen() -> None:
+    def step(model: nn.Module, batch: Any, loss_fn: Any, optimizer: torch.optim.Optimizer, *, penalty: float) -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = loss_fn(model(batch[0]), batch[1])
+        (loss + penalty * sum(p.square().sum() for p in model.parameters())).backward()
+        for p in model.parameters():
+            if not penalty and p.grad is not None:
+                p.grad = torch.where(p.grad.abs() < p.grad.abs().median(), 0.0, p.grad)
+        optimizer.step()
+        return loss
+
+    lost = trace_of(train_step=lambda *a: step(*a, penalty=0.0))
+    assert 0.4 < np.nanmedian(lost.column("lost_fraction")) < 0.6
+    assert np.nanmin(trace_of(train_step=lambda *a: step(*a, penalty=1.0)).column("extra_shrink")) > 0.99
+
+
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return -grads[0]
+
+
+class _Turn(nn.Module):
+    def forward(self, h: Tensor) -> Tensor:
+        turned: Tensor = _Reversed.apply(h)  # type: ignore[no-untyped-call]
+        return turned
+
+
+def test_a_gradient_that_points_uphill_is_measured_on_the_loss_itself() -> None:
+    right = trace_of().facts.loss
+    wrong = trace_of(model=lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), _Turn(), nn.Linear(16, 2))).facts.loss
+    assert right is not None
+    assert wrong is not None
+    assert right["descent"] == pytest.approx(1.0, abs=0.1)
+    assert wrong["descent"] == pytest.approx(-1.0, abs=0.1)
+
+
+def test_noise_of_training_mode_is_a_share_of_the_output() -> None:
+    quiet, loud = (trace_of(model=lambda p=p: network(dropout=p)).facts.head for p in (0.0, 0.95))
+    assert quiet is not None
+    assert loud is not None
+    assert quiet["noise"] == 0.0
+    assert loud["noise"] > 0.5
+
+
+def test_parameters_that_nobody_owns_are_found_behind_the_loss() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.head = [nn.Linear(6, 16)], nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.layers[0](x).relu())
+            return out
+
+    report = eg.diagnose(experiment(model=Listed))
+    assert report.trace is not None
+    assert report.trace.facts.optimizer is not None
+    assert report.trace.facts.optimizer["unowned"] == 6 * 16 + 16
+    assert report.causes[0] == "frozen_params"

@@ -122,6 +122,8 @@ def test_the_reach_of_the_output_is_measured_whatever_it_ends_in(last: nn.Module
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), last)
     before = [p.clone() for p in model.parameters()]
     trace = eg.check(model, torch.randn(16, 4), torch.randn(16, 3), nn.MSELoss()).trace
-    assert trace is not None and trace.facts.head is not None
-    assert trace.facts.head["reach"] == pytest.approx(reach) if None not in reach else trace.facts.head["reach"] == reach
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)) and not model[2]._forward_hooks
+    assert trace is not None
+    assert trace.facts.head is not None
+    assert trace.facts.head["reach"] == (pytest.approx(reach) if None not in reach else reach)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert not model[2]._forward_hooks

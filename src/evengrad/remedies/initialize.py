@@ -49,7 +49,7 @@ class Initialize(Remedy):
             plans = schemes.plans(trace.layers, scheme)
             if not plans:
                 return
-            words = ", ".join(dict.fromkeys(p["scheme"] for p in plans))
+            words = ", ".join(dict.fromkeys(p[key] for p in plans for key in ("scheme", "states") if key in p))
             argument = "" if scheme == "auto" else f', "{scheme}"'
             yield Proposal(
                 remedy=self.name,

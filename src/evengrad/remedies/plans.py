@@ -20,7 +20,10 @@ from evengrad.signals.scale import matching_scheme
 from evengrad.types import Layer
 
 Plan = dict[str, Any]
-"""weight, bias (names), kind (of the row), packed (queries, keys, values in one), scheme, fans [in, out], gain, options (of the scheme)."""
+"""weight, bias (names), kind (of the row), packed (queries, keys and values in one), scheme, fans [in, out], gain, options (of the scheme).
+
+Recurrent rows have weight (of the level), kind, scheme, and states, the scheme of what the states are multiplied by.
+"""
 
 _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 _PART = re.compile(r"(?P<owner>.*\.|)(?P<what>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?P<level>_l\d+|)(?:_reverse|)")
@@ -168,11 +171,12 @@ def _blocks(plan: Plan, weight: Tensor) -> int:
 def _recurrent(layer: Layer, scheme: str) -> Plan | None:
     if not _PART.fullmatch(layer.weight):
         return None
-    return {"weight": layer.weight, "kind": layer.kind, "scheme": scheme}
+    inputs, states = ("glorot_normal", "orthogonal") if scheme == "auto" else (scheme, scheme)  # Saxe et al. 2014
+    return {"weight": layer.weight, "kind": layer.kind, "scheme": inputs, "states": states}
 
 
 def _gates(plan: Plan, parameters: Mapping[str, Tensor]) -> Iterator[Fill]:
-    """Inputs by Glorot, states orthogonal (Saxe et al. 2014), each gate's block by its own fans; both directions of a level."""
+    """Each gate's block by its own fans; both directions of a level."""
     found = _PART.fullmatch(plan["weight"])
     for name, parameter in parameters.items() if found else ():
         part = _PART.fullmatch(name)
@@ -183,7 +187,6 @@ def _gates(plan: Plan, parameters: Mapping[str, Tensor]) -> Iterator[Fill]:
             forget = 1 if plan["kind"] == "lstm" and part["what"] == "bias_ih" else None  # Gers et al. 2000; Jozefowicz et al. 2015
             yield Fill(parameter=parameter, blocks=blocks, one=forget)
             continue
-        auto = "orthogonal" if part["what"] == "weight_hh" else "glorot_normal"
-        scheme = auto if plan["scheme"] == "auto" else plan["scheme"]
+        scheme = plan["states"] if part["what"] == "weight_hh" else plan["scheme"]
         fans = (parameter.shape[1], parameter.shape[0] // blocks)
         yield Fill(parameter=parameter, scheme=scheme, fans=fans, blocks=blocks, options=plan.get("options", {}))

@@ -17,6 +17,8 @@ from evengrad.remedies import discovered as remedies
 from evengrad.rules import Rule
 from evengrad.rules import discovered as rules
 
+SHARED = {"schemes", "plans", "fills", "gains", "rescaling", "rates", "pacing", "clipping", "rewriting", "surgery", "fold", "over_time"}
+
 RULE = '''
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,7 +129,7 @@ def test_every_file_of_a_family_holds_a_member(discovered: Callable[[], dict[str
     found = discovered()
     assert all(issubclass(member, base) and getattr(member, key) == name for name, member in found.items())
     package = importlib.import_module(base.__module__.rpartition(".")[0])
-    files = {p.stem for p in Path(str(package.__file__)).parent.glob("*.py")} - {"__init__", "base", "schemes", "rates", "over_time"}
+    files = {p.stem for p in Path(str(package.__file__)).parent.glob("*.py")} - {"__init__", "base", *SHARED}
     homes = {member.__module__.rpartition(".")[2] for member in found.values()}
     assert homes == {f for f in files if f != "insert_norm"} | ({"insert_norm"} & files)
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from evengrad.monitor.cadence import Cadence
     from evengrad.monitor.guards.base import Guard, TrainingStoppedError
     from evengrad.monitor.monitor import Monitor, watch
+    from evengrad.range_test import RateRange, rate_range, sharpness, stability_limit
     from evengrad.remedies.base import Remedy
+    from evengrad.remedies.clipping import clip_adaptive_
+    from evengrad.remedies.fold import fold_batchnorm
+    from evengrad.remedies.lsuv import lsuv_
     from evengrad.remedies.schemes import gain, initialize_
     from evengrad.repair import fix
     from evengrad.report import Report
@@ -41,6 +45,7 @@ __all__ = [
     "Monitor",
     "Outcome",
     "Proposal",
+    "RateRange",
     "Remedy",
     "Report",
     "Rig",
@@ -51,19 +56,25 @@ __all__ = [
     "TrainingStoppedError",
     "build",
     "check",
+    "clip_adaptive_",
     "compare",
     "diagnose",
     "fix",
+    "fold_batchnorm",
     "gain",
     "gradient_check",
     "guards",
     "initialize_",
     "jacobian_spectrum",
     "lab",
+    "lsuv_",
+    "rate_range",
     "remedies",
     "rules",
     "search",
+    "sharpness",
     "sinks",
+    "stability_limit",
     "study",
     "train",
     "watch",
@@ -83,6 +94,13 @@ _HOME = {
     "TrainingStoppedError": "evengrad.monitor.guards.base",
     "Monitor": "evengrad.monitor.monitor",
     "watch": "evengrad.monitor.monitor",
+    "clip_adaptive_": "evengrad.remedies.clipping",
+    "fold_batchnorm": "evengrad.remedies.fold",
+    "rate_range": "evengrad.range_test",
+    "RateRange": "evengrad.range_test",
+    "sharpness": "evengrad.range_test",
+    "stability_limit": "evengrad.range_test",
+    "lsuv_": "evengrad.remedies.lsuv",
     "gain": "evengrad.remedies.schemes",
     "initialize_": "evengrad.remedies.schemes",
     "gradient_check": "evengrad.trace.gradient_check",

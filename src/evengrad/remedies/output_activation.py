@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from evengrad.errors import InputError
 from evengrad.remedies import base
 from evengrad.remedies.base import Remedy, Undo, submodule, undo_all
+from evengrad.remedies.rewriting import RewriteMode, Rewriter
 from evengrad.remedies.surgery import replace_module
-from evengrad.remedies.swap_activation import _RewriteMode, _Rewriter
 from evengrad.rig import Rig
 from evengrad.types import Finding, Layer, Proposal, Trace
 
@@ -134,7 +134,7 @@ def log_softmax_behind(_model: nn.Module, _args: object, output: Any) -> Any:
 _BEHIND = {"log_softmax": log_softmax_behind}
 
 
-class _HeadRewriter(_Rewriter):
+class _HeadRewriter(Rewriter):
     """Forward hooks of the whole model that put another activation behind one weight only."""
 
     def enter(self, module: nn.Module, _args: object) -> None:
@@ -143,7 +143,7 @@ class _HeadRewriter(_Rewriter):
         self._active.append(mode)
 
 
-class _HeadMode(_RewriteMode):
+class _HeadMode(RewriteMode):
     def __init__(self, old: str, new: str, head: nn.Parameter) -> None:
         super().__init__(old, "relu", None)
         self._new, self._head, self._behind = _CLASSES[new](), head, False

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from evengrad.errors import InputError
 from evengrad.remedies import base, schemes
 from evengrad.remedies.base import Remedy, Undo, submodule, undo_all
 from evengrad.remedies.initialize import refill
+from evengrad.remedies.rewriting import ACTIVATIONS, Rewriter
 from evengrad.rig import Rig
 from evengrad.signals.scale import matching_scheme
-from evengrad.trace.operations import activation_of, function_name
 from evengrad.types import Finding, Layer, Proposal, Trace
 
-_CLASSES: dict[str, Callable[[], nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": lambda: nn.LeakyReLU(0.2),  # Xu et al. 2015: slopes near 0.2 beat 0.01
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "gelu": nn.GELU,
-}
 _SHOWN = {
     "tanh": "nn.Tanh()",
     "relu": "nn.ReLU()",
@@ -112,7 +103,7 @@ def _swap(model: nn.Module, name: str, old: str, new: str) -> Undo:
     module = submodule(model, name)
     if any(module.children()) or not _is_activation(module, old):
         return _rewrite(module, old, new)
-    fresh = _CLASSES[new]()
+    fresh = ACTIVATIONS[new]()
     fresh.training = module.training
     undos: list[Undo] = []
     for parent in model.modules():  # one instance can hang in several places
@@ -131,44 +122,6 @@ def _rewrite(module: nn.Module, old: str, new: str, spare: str | None = None) ->
     """Rewrites functional calls while `module` runs; what follows the weight called `spare` is left alone."""
     if spare is not None and spare not in dict(module.named_parameters(remove_duplicate=False)):
         raise InputError(f"the model has no parameter {spare!r}: this change was proposed for another model")
-    mode = _Rewriter(old, new, spare)
+    mode = Rewriter(old, new, spare)
     handles = [module.register_forward_pre_hook(mode.enter), module.register_forward_hook(mode.leave, always_call=True)]
     return undo_all([handle.remove for handle in handles])
-
-
-class _Rewriter:
-    """Forward hooks that put another activation in the place of one; can be copied and pickled with the module."""
-
-    def __init__(self, old: str, new: str, spare: str | None) -> None:
-        self.old, self.new, self.spare = old, new, spare
-        self._active: list[TorchFunctionMode] = []
-
-    def enter(self, module: nn.Module, _args: object) -> None:
-        mode = _RewriteMode(self.old, self.new, None if self.spare is None else module.get_parameter(self.spare))
-        mode.__enter__()  # type: ignore[no-untyped-call]
-        self._active.append(mode)
-
-    def leave(self, _module: nn.Module, _args: object, _output: object) -> None:
-        self._active.pop().__exit__(None, None, None)
-
-
-class _RewriteMode(TorchFunctionMode):
-    def __init__(self, old: str, new: str, spare: nn.Parameter | None) -> None:
-        super().__init__()
-        self._old, self._new, self._spare = old, _CLASSES[new](), spare
-        self._sparing = False
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        weights = [a for a in (*args, *kwargs.values()) if isinstance(a, nn.Parameter) and a.dim() > 1]  # biases and norms have one axis
-        if weights:
-            self._sparing = any(w is self._spare for w in weights)
-        name = function_name(func)
-        found = activation_of(name, args, kwargs)
-        if found is None or found[0] != self._old or self._sparing:
-            return func(*args, **kwargs)
-        value = args[0] if args else kwargs["input"]
-        if not isinstance(value, Tensor):
-            return func(*args, **kwargs)
-        in_place = name.endswith("_") or kwargs.get("inplace") is True or (bool(args) and args[-1] is True)
-        return value.copy_(self._new(value.clone())) if in_place else self._new(value)

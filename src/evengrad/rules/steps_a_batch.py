@@ -10,8 +10,10 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import progress, thrives
 from evengrad.types import Evidence, Facts, Finding, Trace
+
+_MANY = 50  # times as many samples as a batch has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class StepsABatch(Rule):
         max_batches: Most batches a step, if the planned steps are few.
         few_steps: Steps of the optimizer under which a run is short.
         max_steps: Most steps a batch that are no mistake.
+        tiny_batch: Samples of a batch, out of at least fifty times as many, that are too few.
         few_samples: Samples of a piece under which a step is mostly noise.
 
     Reference: Goyal et al. 2017, Accurate, large minibatch SGD; Masters & Luschi 2018, Revisiting small batch training.
@@ -41,6 +44,7 @@ class StepsABatch(Rule):
     few_steps: int = 100
     max_steps: float = 1.5
     few_samples: int = 8
+    tiny_batch: int = 4
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         loop, taken = trace.facts.loop or {}, self.value(trace)
@@ -56,6 +60,10 @@ class StepsABatch(Rule):
         elif taken > self.max_steps and piece <= self.few_samples:
             cause, relation, limit = "batch_too_small", ">", self.max_steps
             message = f"the optimizer takes {taken:.2g} steps a batch, each after {piece:.0f} of its {trace.run.samples} samples"
+        elif self._tiny(trace):
+            cause, relation, limit = "batch_too_small", "<=", float(self.tiny_batch)
+            name, unit, taken = "batch_size", "samples", float(trace.run.samples)
+            message = f"each step sees {taken:.0f} of {loop['samples']:,} samples: what it follows is mostly their noise"
         else:
             return
         evidence = Evidence(signal=name, value=taken, relation=relation, threshold=limit, unit=unit, where="loop")
@@ -63,8 +71,14 @@ class StepsABatch(Rule):
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("loop",), at=(0, len(trace.steps) - 1))
         yield replace(found, cause=cause)
 
+    def _tiny(self, trace: Trace) -> bool:
+        """True if batches are of a few samples out of many, and the run has begun."""
+        samples = (trace.facts.loop or {}).get("samples") or 0
+        return trace.run.samples <= self.tiny_batch and samples >= _MANY * trace.run.samples and progress(trace) is not None
+
     def value(self, trace: Trace) -> float:
-        return float((trace.facts.loop or {}).get("optimizer_steps", np.nan))
+        """Steps of the optimizer a batch, as they were counted; one where the loop is no one's own."""
+        return float((trace.facts.loop or {}).get("optimizer_steps", 1.0))
 
     @classmethod
     def examples(cls) -> Examples:
@@ -72,7 +86,11 @@ class StepsABatch(Rule):
             made = synthetic.chain(3, facts=Facts(loop={"optimizer_steps": taken, "piece": 64.0, "steps": 800, **loop}))
             return synthetic.run(made, loss=np.full(40, 1.0) if loss is None else loss)
 
+        def small(samples: int) -> Trace:
+            made = net(1.0, samples=1000)
+            return replace(made, run=replace(made.run, samples=samples))
+
         return Examples(
-            sick=(net(1 / 48), net(0.1), net(32.0, piece=2.0), net(2.0, piece=8.0)),
-            healthy=(net(1.0), net(0.34), net(0.25), net(2.0), net(1.0, piece=2.0), net(np.nan), net(1.4, piece=2.0)),
+            sick=(net(1 / 48), net(0.1), net(32.0, piece=2.0), net(2.0, piece=8.0), small(1), small(4)),
+            healthy=(net(1.0), net(0.34), net(0.25), net(2.0), net(1.0, piece=2.0), net(1.4, piece=2.0), small(5)),
         )

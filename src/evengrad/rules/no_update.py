@@ -103,8 +103,8 @@ def _by_mistake(trace: Trace, rows: list[int]) -> bool:
     """True if nobody can have meant it: the optimizer has another model's parameters, or has early layers and lacks the head."""
     facts, deep = trace.facts.optimizer or {}, deep_rows(trace)
     head = deep[-1] if deep else -1
-    without_head = head in rows and trace.layers[head].weight in facts.get("missing", ()) and len(rows) < len(deep)
-    return bool(facts.get("foreign")) or without_head
+    missing = [i for i in rows if trace.layers[i].weight in facts.get("missing", ())]
+    return bool(missing) and (bool(facts.get("foreign")) or (head in missing and len(rows) < len(deep)))
 
 
 def _held(trace: Trace) -> set[str]:

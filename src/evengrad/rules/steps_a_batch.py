@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import progress, thrives
+from evengrad.signals.curves import MIN_STEPS, thrives
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _MANY = 50  # times as many samples as a batch has
@@ -74,7 +74,8 @@ class StepsABatch(Rule):
     def _tiny(self, trace: Trace) -> bool:
         """True if batches are of a few samples out of many, and the run has begun."""
         samples = (trace.facts.loop or {}).get("samples") or 0
-        return trace.run.samples <= self.tiny_batch and samples >= _MANY * trace.run.samples and progress(trace) is not None
+        begun = "loss" in trace.curves and len(trace.curves["loss"].values) >= MIN_STEPS
+        return trace.run.samples <= self.tiny_batch and samples >= _MANY * trace.run.samples and begun
 
     def value(self, trace: Trace) -> float:
         """Steps of the optimizer a batch, as they were counted; one where the loop is no one's own."""

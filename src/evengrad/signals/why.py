@@ -75,9 +75,9 @@ def is_possible(cause: str, trace: Trace) -> bool:
     facts = trace.facts.inputs
     if cause != "input_not_normalized" or not facts:
         return True
-    std, low, high = (float(facts.get(name, 1.0)) for name in ("std", "feature_std_min", "feature_std_max"))
+    std, high = (float(facts.get(name, 1.0)) for name in ("std", "feature_std_max"))
     mean, offset = abs(float(facts.get("mean", 0.0))), float(facts.get("feature_mean_abs_max", 0.0))
-    near = 0.1 <= std <= 4 and mean <= 2 * std and offset <= 4 * max(1.0, std) and high <= 5 and (low <= 0 or high <= 300 * low)
+    near = 0.1 <= std <= 4 and mean <= 2 * std and offset <= 4 * max(1.0, std) and high <= 5
     return not near
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -406,3 +408,24 @@ def test_missing_imports_come_with_the_edit(tmp_path: Path) -> None:
     assert patch.literal
     assert lines(patch)[1][0] == "import evengrad as eg"
     patched(file, patch)
+
+
+def test_a_schedule_that_would_not_stretch_becomes_a_statement(tmp_path: Path) -> None:
+    text = HEAD + HEADS.replace("weight_decay=1e-4)", "weight_decay=1e-4), scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 10)")
+    file, experiment = program(tmp_path, text)
+    found = proposals(experiment, "train_longer", cause="undertrained")[:1]
+    patch = patch_of(experiment, found, file=file)
+    assert patch.literal == ()
+    constant = patch_of(experiment, proposals(experiment, "constant_rate", cause="scheduler_bug"), file=file)
+    assert "scheduler=None)" in lines(constant)[1][0]
+
+
+def test_the_page_about_the_patch_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "patch.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (diff,) = re.findall(r"```diff\n(.*?)```", page, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(block, scope)
+    assert diff in capsys.readouterr().out
+    assert scope["before"].metric < 0.6
+    assert scope["after"].metric > 0.85

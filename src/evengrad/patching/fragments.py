@@ -75,7 +75,10 @@ def changes_of(code: str) -> list[Change]:
     if any(sign == " " for sign, _ in lines):
         if any(sign == "-" for sign, _ in lines):
             raise NotFoundError("lines to remove between others")
-        return [Insertion(tuple(_blocks(lines)))]
+        blocks = tuple(_blocks(lines))
+        if not all(_is_statement(text) for _, text in blocks):
+            raise NotFoundError("lines of another loop")
+        return [Insertion(blocks)]
     if len(lines) == 2 and lines[0][1].startswith("old_loss_fn = ") and lines[1][1].startswith("loss_fn = "):
         return [Part("loss_fn", lines[1][1].partition(" = ")[2])]
     return [change for old, new in _runs(lines) for change in _paired(old, new)]
@@ -121,6 +124,13 @@ def _expression(text: str) -> ast.expr | None:
         return ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         return None
+
+
+def _is_statement(text: str) -> bool:
+    try:
+        return len(ast.parse(text).body) == 1
+    except SyntaxError:
+        return False
 
 
 def _keywords(text: str) -> dict[str, ast.expr]:

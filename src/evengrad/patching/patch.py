@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evengrad.patching import proof
-from evengrad.patching.fragments import Wrapping, changes_of
+from evengrad.patching.fragments import changes_of
 from evengrad.patching.literal import CHOICES, edited
-from evengrad.patching.program import Program, named, program_of
+from evengrad.patching.program import Program, program_of
 from evengrad.patching.snippet import snippet, with_snippet
 from evengrad.patching.source import NotFoundError, Source, encoding_of
 from evengrad.training import Experiment
@@ -96,7 +96,6 @@ def _literally(program: Program, proposal: Proposal, experiment: Experiment, *, 
         changes = changes_of(proposal.code)
     except NotFoundError:
         return None
-    drawn = any(isinstance(change, Wrapping) for change in changes)
     for choice in CHOICES:
         new = program
         try:
@@ -104,7 +103,7 @@ def _literally(program: Program, proposal: Proposal, experiment: Experiment, *, 
                 new = edited(new, change, experiment, choice)
         except NotFoundError:
             continue
-        if new.sources != program.sources and (not tried or proof.agrees(experiment.repaired([proposal]), new, drawn=drawn)):
+        if new.sources != program.sources and (not tried or proof.agrees(experiment.repaired([proposal]), new, changes)):
             return new
         if not tried:
             break
@@ -115,18 +114,23 @@ def _with_statement(program: Program, proposals: Sequence[Proposal]) -> Program:
     """The program with the statement that repairs its experiment behind the one that makes it.
 
     Raises:
-        NotFoundError: if the file does not make it at its top, or cannot be run any more.
+        NotFoundError: if the file then cannot be run, or does not hold it.
     """
     source = program.source
-    made = named(source, program.name)
-    top = [s for s in source.tree.body if made is not None and made in ast.walk(s)]
-    if not top:
-        raise NotFoundError(program.name)
-    new = with_snippet(source, program.name, proposals, top[-1].end_lineno or 1, encoding_of(source.path))
+    last = [s.end_lineno for s in source.tree.body if _binds(s, program.name)] or [len(source.text.splitlines())]
+    new = with_snippet(source, program.name, proposals, last[-1] or 1, encoding_of(source.path))
     changed = replace(program, sources={**program.sources, source.path: new})
     if not proof.loads(changed):
         raise NotFoundError(program.name)
     return changed
+
+
+def _binds(statement: ast.stmt, name: str) -> bool:
+    """True if a statement at the top of a file gives a name its value, in a block, in a tuple or by an import, too."""
+    nodes = list(ast.walk(statement))
+    stored = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store) for n in nodes)
+    function = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    return (stored and not function) or any(isinstance(n, ast.alias) and (n.asname or n.name) == name for n in nodes)
 
 
 def _diff(old: Source, new: str, root: Path) -> str:

@@ -7,7 +7,7 @@ import io
 import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evengrad.patching.fragments import Change, Part, Wrapping
 from evengrad.patching.program import Program
 from evengrad.patching.source import Source
 from evengrad.remedies.schemes import traced
@@ -27,24 +28,29 @@ _NEAR = 1e-3  # relative: rates are shown to six digits
 _OTHER_DRAW = 1.5  # factor between sizes of weights that are the same but for the draw
 
 
-def agrees(expected: Experiment, program: Program, *, drawn: bool) -> bool:
+def agrees(expected: Experiment, program: Program, changes: Sequence[Change]) -> bool:
     """True if the edited program makes an experiment like the expected one.
 
-    Rows, activations, norms and sizes of weights must be the same, as must the optimizer's settings, the epochs and the batches; and the
-    losses of the first steps, if weights are not drawn otherwise.
+    Rows, activations, norms and sizes of weights must be the same, as must the settings of the optimizer and of the schedule, the epochs
+    and the batches; and the losses of the first steps, if weights are not drawn otherwise.
 
     Args:
         expected: The experiment with its repairs.
         program: The edited files.
-        drawn: True if an initialiser of the edited files draws the weights, with other random numbers.
+        changes: What was edited: an initialiser draws with other random numbers, and a new schedule may be of another class.
     """
+    drawn = any(isinstance(change, Wrapping) for change in changes)
+    scheduled = any(isinstance(change, Part) and change.name == "scheduler" for change in changes)
     try:
         with _quiet():
             found = loaded(program)
             if found is None:
                 return False
             found = replace(found, device=expected.device)
-            return _alike(build(expected), build(found), drawn=drawn) and (drawn or _train_alike(expected, found))
+            rigs = build(expected), build(found)
+            if not _alike(*rigs) or not (scheduled or _schedule(rigs[0].scheduler) == _schedule(rigs[1].scheduler)):
+                return False
+            return _same_sizes(*rigs) if drawn else _train_alike(expected, found)
     except Exception:  # the user's own code, in a form that nobody has run before
         return False
 
@@ -103,11 +109,11 @@ def _quiet() -> Iterator[None]:
         random.setstate(python_state)
 
 
-def _alike(expected: Rig, found: Rig, *, drawn: bool) -> bool:
+def _alike(expected: Rig, found: Rig) -> bool:
     if expected.epochs != found.epochs or first_batch(expected).samples != first_batch(found).samples:
         return False
     rows, others = ([_row(x) for x in traced(rig.model, first_batch(rig).inputs).layers] for rig in (expected, found))
-    return rows == others and _settings(expected) == _settings(found) and (not drawn or _same_sizes(expected, found))
+    return rows == others and _settings(expected) == _settings(found)
 
 
 def _row(layer: Any) -> tuple[Any, ...]:
@@ -124,6 +130,21 @@ def _settings(rig: Rig) -> list[dict[str, Any]]:
         }  # what schedules note
         groups.append(held | {"kind": type(rig.optimizer).__name__, "parameters": sum(p.numel() for p in group["params"])})
     return groups
+
+
+def _schedule(schedule: Any) -> Any:
+    """What a schedule is and goes by, those that it is made of included."""
+    if schedule is None:
+        return None
+    held = {k: _rounded(v) for k, v in vars(schedule).items() if not k.startswith("_") and isinstance(v, (int, float, list))}
+    return type(schedule).__name__, held, [_schedule(part) for part in getattr(schedule, "_schedulers", ())]
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers as they are shown: to five digits."""
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _same_sizes(expected: Rig, found: Rig) -> bool:

@@ -14,7 +14,7 @@ from evengrad.patching.source import Edit, NotFoundError, Source
 from evengrad.types import Proposal
 
 _NEEDED = ("remedy", "options", "where", "cause", "summary")  # the code is in the comment
-_WIDTH = 100
+_WIDTH = 125
 _LONGEST = 60  # lines of options that anyone would read
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import builtins
 import re
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -222,37 +221,3 @@ def statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 def _arguments(function: _Function) -> list[ast.arg]:
     found = function.args
     return [*found.posonlyargs, *found.args, *found.kwonlyargs, *(a for a in (found.vararg, found.kwarg) if a)]
-
-
-def translated(code: str, source: Source, names: Mapping[str, str]) -> tuple[str, set[str]]:
-    """Writes code of a proposal as a file would, and tells the imports that it needs.
-
-    Args:
-        code: An expression or statements.
-        source: The file.
-        names: What the names in the code are in the file, as text.
-
-    Raises:
-        NotFoundError: if the code uses a name that the file does not have.
-    """
-    piece = Source(source.path, code)
-    bound = {n.id for n in ast.walk(piece.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    bound |= {n.arg for n in ast.walk(piece.tree) if isinstance(n, ast.arg)}
-    edits, imports = [], set()
-    for node in ast.walk(piece.tree):
-        if not isinstance(node, ast.Name):
-            continue
-        start, end = piece.span(node)
-        if node.id in names:
-            edits.append(Edit(start=start, end=end, text=names[node.id]))
-        elif node.id in COMMON and node.id not in bound:
-            chain: ast.AST = node
-            full = COMMON[node.id]
-            while isinstance(above := piece.parents[chain], ast.Attribute):
-                chain, full = above, f"{full}.{above.attr}"
-            text, statement = source.spelled(full)
-            edits.append(Edit(start=start, end=piece.span(chain)[1], text=text))
-            imports |= {statement} if statement else set()
-        elif node.id not in bound and not hasattr(builtins, node.id):
-            raise NotFoundError(f"nothing is called {node.id} there")
-    return piece.edited(edits).text, imports

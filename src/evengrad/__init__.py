@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from evengrad.remedies.base import Remedy
     from evengrad.remedies.clipping import clip_adaptive_
     from evengrad.remedies.fold import fold_batchnorm
+    from evengrad.remedies.isometry import isometry_
     from evengrad.remedies.lsuv import lsuv_
     from evengrad.remedies.schemes import gain, initialize_
     from evengrad.repair import fix
@@ -65,6 +66,7 @@ __all__ = [
     "gradient_check",
     "guards",
     "initialize_",
+    "isometry_",
     "jacobian_spectrum",
     "lab",
     "lsuv_",
@@ -100,6 +102,7 @@ _HOME = {
     "RateRange": "evengrad.range_test",
     "sharpness": "evengrad.range_test",
     "stability_limit": "evengrad.range_test",
+    "isometry_": "evengrad.remedies.isometry",
     "lsuv_": "evengrad.remedies.lsuv",
     "gain": "evengrad.remedies.schemes",
     "initialize_": "evengrad.remedies.schemes",

@@ -102,7 +102,7 @@ class Arms:
             found["momentum"] = Range(0.0, 0.98)
         if "weight_decay" in own:
             found["weight_decay"] = Range(0, 0.1, True)
-        if not self.experiment.repairs and any(schemes.plan(layer) for layer in layers_of(self.rig.model, self.batch)):
+        if not self.experiment.repairs and schemes.plans(layers_of(self.rig.model, self.batch)):
             found |= {"initialiser": Choice(_SCHEMES), "init_scale": Range(0.3, 3.0, True)}
         return found | {"clip_norm": Choice((None, 0.1, 0.3, 1.0, 3.0, 10.0))}
 
@@ -123,7 +123,7 @@ class Arms:
         """Does what `patch` says, in the user's own `model`."""
         model = self.experiment.model(**arguments)
         if scheme != AS_BUILT and isinstance(model, nn.Module):
-            plans = [plan for layer in self._layers(arguments, model) if (plan := schemes.plan(layer, scheme))]
+            plans = schemes.plans(self._layers(arguments, model), scheme)
             schemes.run_plan(model, plans, torch.Generator().manual_seed(int(torch.randint(2**31, ()))))  # as initialize_ does
         if scale != 1.0:
             with torch.no_grad():

@@ -61,7 +61,7 @@ OPERATORS = (
     planted("norm-s-result-lost", "missing_normalization_layer", _options(norm="lost"), ("lines-bn-9", "pulses-bn", "stripes-bn"), LARGE,
             _NORMS, fits=is_of(NormedTower, Signals, Pictures)),
     planted("skip-by-a-condition-turned-around", "too_deep_no_skip", _options(skip="unequal"),
-            ("branches-20", "branches-stripes", "residual-figures"), (*FADING, *LARGE), ("layers",),
+            ("branches-20", "branches-stripes"), (*FADING, *LARGE), ("layers",),
             fits=is_of(Branches, ResidualPictures)),
     planted("skip-behind-a-gate-of-zero", "too_deep_no_skip", _options(skip="gated"), ("branches-20", "branches-stripes"),
             (*FADING, *LARGE), ("layers",), fits=is_of(Branches)),

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+from torch import nn
+
 from benchmarks.faults.base import Program
 from benchmarks.faults.fourth import data, data_sequences
 from benchmarks.faults.fourth.networks import is_of, with_options
@@ -32,14 +35,26 @@ def _times_the_root(program: Program) -> Program:
     return with_options(program, factor=width**0.5)
 
 
+@torch.no_grad()
+def _filled_norms(model: nn.Module) -> nn.Module:
+    """Scales what queries and keys are made of, and so their products by its square."""
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.weight.fill_(20.0)
+    return model
+
+
 OPERATORS = (
     planted("quiet-steps-behind", "long_memory", _on(data_sequences.ledger(10, 150)), ("ledger",), FORGETS, ("layers", "inputs"),
             fits=is_of(Reader)),
-    planted("sampled-more-often", "long_memory", _on(data.pulses("steps", 14)), ("pulses-rnn", "pulses-loop"), FORGETS,
+    planted("sampled-more-often", "long_memory", _on(data.pulses("steps", 14)), ("pulses-loop",), FORGETS,
             ("layers", "inputs"), fits=is_of(Reader, Loop)),
     planted("blanks-behind-the-words", "long_memory", _on(partial(data_sequences.reviews, 200)), ("negations",), FORGETS,
             ("layers", "inputs"), fits=is_of(Reader)),
     planted("scores-times-the-root", "attention_logits", _times_the_root, ("lookup",), SHARP, ("layers",), fits=is_of(Finder, Heads)),
-    planted("temperature-of-a-hundredth", "attention_logits", _scores_times(100.0), ("lookup", "topics-heads"), SHARP,
-            ("layers",), fits=is_of(Finder, Heads)),
+    planted("scores-times-the-width", "attention_logits", _scores_times(32.0), ("lookup",), SHARP, ("layers",), fits=is_of(Finder)),
+    planted("temperature-of-a-hundredth", "attention_logits", _scores_times(100.0), ("lookup",), SHARP, ("layers",),
+            fits=is_of(Finder, Heads)),
+    planted("norms-filled-with-twenty", "attention_logits", lambda p: p.edited(_filled_norms), ("lookup", "pulses-heads"), SHARP,
+            ("layers", "norms"), fits=is_of(Finder, Heads)),
 )  # fmt: skip

@@ -88,7 +88,7 @@ OPERATORS = (
             lambda p: p.edited(scaled_named("people.weight", 0.0), scaled_named("films.weight", 0.0)), ("ratings",), EQUAL, _LAYERS,
             also=("bad_init_small",)),
     planted("selu-with-tanh-s-gain", "selu_conditions", _body(lambda w: init.xavier_normal_(w, 5 / 3)),
-            ("selu-lines-22", "selu-stripes-16", "selu-roll"), (*LARGE, "signal_collapse"), _LAYERS, also=_SELU, fits=_activation("selu")),
+            ("selu-lines-22", "selu-stripes-16"), (*LARGE, "signal_collapse"), _LAYERS, also=_SELU, fits=_activation("selu")),
     planted("selu-orthogonal-by-half", "selu_conditions", _body(lambda w: init.orthogonal_(w, 0.5)),
             ("selu-lines-22", "selu-stripes-16"), (*FADING, *LARGE), _LAYERS, also=("bad_init_small", "init_activation_mismatch"),
             fits=_activation("selu")),

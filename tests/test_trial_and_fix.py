@@ -165,8 +165,8 @@ def test_the_report_holds_everything(fixed: FixResult, said: list[str]) -> None:
     assert before[0] / before[-1] < 1e-4  # before: vanished
     assert after[0] / after[-1] > 1e-2
     assert report.patch == fixed.patch
-    assert fixed.chosen[0].code in fixed.patch
-    assert fixed.patch.startswith(f"# {fixed.chosen[0].summary}\n")
+    assert "+" in fixed.patch
+    assert fixed.changes.text == fixed.patch
     assert eg.Report.from_json(report.to_json()).outcomes == report.outcomes
     assert any(line.startswith("works: ") for line in said)
     assert any(line.endswith(": seed 1") for line in said)  # the proof

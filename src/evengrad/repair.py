@@ -14,6 +14,7 @@ from evengrad.examine import diagnose_run, errors
 from evengrad.judge import chosen_rules
 from evengrad.monitor.guards import Guard
 from evengrad.monitor.guards.limits import learned
+from evengrad.patching import Patch, patch_of
 from evengrad.report import Report
 from evengrad.rules import Rule
 from evengrad.rig import Rig
@@ -40,7 +41,7 @@ class FixResult:
         outcomes: Every set of changes that was trained to the end, per seed; those that came no further on the first seed alone.
         chosen: The smallest set that works; empty if nothing helped.
         experiment: The original with the chosen repairs.
-        patch: What to change in one's own code.
+        changes: What to change in one's own files; `evengrad.patching.write` does so.
         first_seconds: Seconds until the first set that works was known, on one seed; NaN if none is.
         guard: For `watch(guard=...)`: clips at the largest gradient norm that is usual in the repaired training, and holds its rate; None
             where nothing was repaired.
@@ -51,9 +52,14 @@ class FixResult:
     outcomes: tuple[Outcome, ...]
     chosen: tuple[Proposal, ...]
     experiment: Experiment
-    patch: str
+    changes: Patch
     first_seconds: float = math.nan
     guard: Guard | None = None
+
+    @property
+    def patch(self) -> str:
+        """What to change in one's own code."""
+        return self.changes.text
 
     @property
     def fixed(self) -> bool:
@@ -75,6 +81,7 @@ def fix(
     keep: str | Path | None = None,
     workers: int = 1,
     name: str = "",
+    source: tuple[Path, str] | None = None,
 ) -> FixResult:
     """Diagnoses the experiment, tries what the findings call for by training on paired seeds, and keeps the smallest set that works.
 
@@ -96,6 +103,8 @@ def fix(
         keep: File in which finished trainings are kept: a call that was ended goes on from there.
         workers: Trainings at a time, each in a process of its own; 1 where processes cannot be forked or a GPU is in use.
         name: What the report calls the experiment.
+        source: The file that makes the experiment, and its name there, so that the patch can be tried out; None looks at the text of the
+            files that its functions stand in.
 
     Raises:
         InputError: if there is no seed, or max_remedies or workers is under 1, or the file is of another experiment.
@@ -121,7 +130,7 @@ def fix(
         name=name,
     )
     if not errors(search.report.findings, "warning"):
-        return search.result("nothing_wrong", None)
+        return search.result("nothing_wrong", None, source)
     search.prepare(None if keep is None else Path(keep), workers)
     best = search.round(candidates(search.report), None)
     while best is not None and best.verdict != "fixed" and len(best.proposals) < max_remedies:
@@ -130,7 +139,7 @@ def fix(
             break
         best = grown
     best = search.smallest(best)
-    return search.result("nothing_helped" if best is None else best.verdict, best)
+    return search.result("nothing_helped" if best is None else best.verdict, best, source)
 
 
 @dataclass
@@ -193,23 +202,24 @@ class _Search:
                     best = self._best([best, without]) if without.verdict == best.verdict else best
         return best
 
-    def result(self, verdict: str, best: Outcome | None) -> FixResult:
+    def result(self, verdict: str, best: Outcome | None, source: tuple[Path, str] | None) -> FixResult:
         """Puts everything together."""
         chosen = best.proposals if best else ()
         after = self.reports[described(chosen)].trace if chosen else None
-        patch = "\n".join(f"# {p.summary}\n{p.code}" for p in chosen)
+        file, name = source or (None, "experiment")
+        changes = patch_of(self.experiment, chosen, name=name, file=file)
         run = replace(self.report.run, verb="fix", seconds=time.perf_counter() - self.started)
         proved = {p.cause for p in chosen}  # of several causes, the one whose removal was proved by training comes first
         causes = tuple(sorted(self.report.causes, key=lambda cause: cause not in proved))
         report = replace(self.report, run=run, causes=causes, outcomes=tuple(self.outcomes.values()), chosen=chosen, verdict=verdict)
-        report = replace(report, patch=patch, after=after)
+        report = replace(report, patch=changes.text, after=after)
         return FixResult(
             verdict=verdict,
             report=report,
             outcomes=report.outcomes,
             chosen=chosen,
             experiment=self.experiment.repaired(chosen),
-            patch=patch,
+            changes=changes,
             first_seconds=self.first_seconds,
             guard=None if after is None else learned(after),
         )

@@ -10,20 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evengrad.cli.compare import compare
+from evengrad.cli.fix import fix
 from evengrad.cli.options import (
     AsJson,
     Baseline,
     Device,
+    FailOn,
     Ignore,
     Output,
     Rule,
+    Seconds,
+    Seed,
     Select,
+    Target,
     WriteBaseline,
     accepted,
     chosen,
     console_of,
     folder_of,
     progress,
+    shown_as,
     writable,
 )
 from evengrad.cli.report import report as report_command
@@ -46,15 +52,11 @@ app = typer.Typer(
 )
 
 app.add_typer(study_commands, name="study")
+app.command()(fix)
 app.command()(search)
 app.command()(report_command)
 app.command()(compare)
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(watch)
-
-Target = Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="File and the name of the Experiment in it.")]
-Seed = Annotated[int, typer.Option(help="Seed of weights, data order and dropout.")]
-FailOn = Annotated[str | None, typer.Option(help="Exit with 1 from this severity on: error, warning (usual) or note.")]
-Seconds = Annotated[float | None, typer.Option(help="Wall-clock budget in seconds.")]
 
 
 def main() -> None:
@@ -100,7 +102,7 @@ def check(
     from evengrad.training import build, first_batch
 
     rig = build(load_experiment(target, device), seed)
-    report = hide(check_rig(rig, first_batch(rig), settings.rules(), causes=causes, name=_shown(target)))
+    report = hide(check_rig(rig, first_batch(rig), settings.rules(), causes=causes, name=shown_as(target)))
     _show(report, json, output)
     _exit_by_findings(report, settings.fail_on)
 
@@ -131,47 +133,10 @@ def diagnose(
     experiment = load_experiment(target, device)
     with progress(json) as say:
         say("training once, every layer watched")
-        report, _ = diagnose_run(experiment, settings.rules(), seed=seed, max_seconds=max_seconds, name=_shown(target))
+        report, _ = diagnose_run(experiment, settings.rules(), seed=seed, max_seconds=max_seconds, name=shown_as(target))
     report = hide(report)
     _show(report, json, output)
     _exit_by_findings(report, settings.fail_on)
-
-
-@app.command()
-def fix(
-    target: Target,
-    *,
-    json: AsJson = False,
-    output: Output = None,
-    device: Device = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds that each change is tried on.")] = 3,
-    select: Select = None,
-    ignore: Ignore = None,
-    rule: Rule = None,
-    max_seconds: Seconds = None,
-    max_remedies: Annotated[int, typer.Option(min=1, help="Largest number of changes in a set.")] = 3,
-) -> None:
-    """Find the smallest change that provably works, by trials over seeds, and show it as code."""
-    settings = chosen(folder_of(target), select=select, ignore=ignore, rules=rule or ())
-    writable(output)
-    from evengrad.cli.load import load_experiment
-    from evengrad.repair import fix as run
-
-    experiment = load_experiment(target, device)
-    with progress(json) as say:
-        result = run(
-            experiment,
-            seeds=seeds,
-            max_seconds=max_seconds,
-            max_remedies=max_remedies,
-            rules=settings.rules(),
-            select=settings.select,
-            ignore=settings.ignore,
-            progress=say,
-            name=_shown(target),
-        )
-    _show(result.report, json, output)
-    raise typer.Exit(0 if result.verdict in {"fixed", "nothing_wrong"} else 1)
 
 
 @app.command()
@@ -253,8 +218,3 @@ def _users_traceback(error: BaseException) -> str:
 def _exit_by_findings(report: Report, fail_on: str) -> None:
     bad = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     raise typer.Exit(1 if any(f.severity in bad for f in report.findings) else 0)
-
-
-def _shown(target: str) -> str:
-    file, _, name = target.partition(":")
-    return f"{Path(file).name}:{name or 'experiment'}"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from evengrad.report import Report
     from evengrad.settings import Settings
 
+Target = Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="File and the name of the Experiment in it.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights, data order and dropout.")]
+FailOn = Annotated[str | None, typer.Option(help="Exit with 1 from this severity on: error, warning (usual) or note.")]
+Seconds = Annotated[float | None, typer.Option(help="Wall-clock budget in seconds.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Device = Annotated[str | None, typer.Option(help="Device to use, such as cpu or cuda.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Write the HTML report there, too.")]
@@ -38,6 +42,12 @@ def chosen(place: Path, **given: Any) -> Settings:
 def folder_of(target: str) -> Path:
     """The file of FILE.py:NAME, near which settings are looked for."""
     return Path(target.partition(":")[0])
+
+
+def shown_as(target: str) -> str:
+    """What a report calls FILE.py:NAME."""
+    file, _, name = target.partition(":")
+    return f"{Path(file).name}:{name or 'experiment'}"
 
 
 def accepted(settings: Settings, write_to: Path | None = None) -> Callable[[Report], Report]:

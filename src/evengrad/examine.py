@@ -20,6 +20,7 @@ from evengrad.recording import Recording, trace_of
 from evengrad.report import Report
 from evengrad.rig import Rig
 from evengrad.rules import Rule
+from evengrad.trace.adapters import adapted
 from evengrad.trace.batch import Batch, Loss
 from evengrad.trace.capture import tensors_in
 from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, loop_facts, train, validation_of
@@ -68,6 +69,7 @@ def check(
         >>> report = eg.check(model, x, y, nn.CrossEntropyLoss())
     """
     started = time.perf_counter()
+    model = adapted(model)
     if not isinstance(model, nn.Module):
         raise InputError(f"check needs an nn.Module; got {type(model).__name__}. For an Experiment, use diagnose or fix")
     model = getattr(model, "_orig_mod", model)

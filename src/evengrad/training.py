@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from evengrad.errors import EvengradError, ForwardError, InputError, unknown
 from evengrad.recording import Snapshot
 from evengrad.remedies import discovered
 from evengrad.rig import Rig
+from evengrad.trace.adapters import adapted, names_from_one, original
 from evengrad.trace.batch import Batch, Loss, call, scalar_loss
 from evengrad.trace.capture import tensors_in
 from evengrad.types import Proposal, Series
@@ -121,10 +123,9 @@ def build(experiment: Experiment, seed: int = 0) -> Rig:
         InputError: if a function of the experiment returns something else than it should, or the data are empty or all NaN.
         ForwardError: if one of these functions raises.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        with _users("model"):
-            model = experiment.model()
+    with _seeded(seed):
+        with _users("model"), names_from_one():
+            model = adapted(experiment.model())
         if not isinstance(model, nn.Module):
             raise InputError(f"Experiment's model() must return an nn.Module; got {type(model).__name__}")
         if experiment.device is not None:
@@ -194,7 +195,7 @@ def train(
             break
         values = torch.stack(losses).double().cpu().numpy()
         metric = evaluate(experiment, rig) if np.isfinite(values[-1]) else math.nan
-    return TrainResult(metric, values, rig.model, time.perf_counter() - started)
+    return TrainResult(metric, values, original(rig.model), time.perf_counter() - started)
 
 
 def again(experiment: Experiment, snapshot: Snapshot, proposals: Sequence[Proposal], *, seed: int) -> Series:
@@ -338,6 +339,21 @@ def checked_device(device: str | torch.device) -> torch.device:
         cuda = f"{torch.cuda.device_count()} CUDA device(s)" if torch.cuda.is_available() else "no CUDA device"
         raise InputError(f"device {str(device)!r} cannot be used: this machine has {cuda}. Use device='cpu'") from error
     return found
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds every generator that a model can be drawn from (Keras seeds itself from Python's), and puts all back."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
 
 
 @contextmanager

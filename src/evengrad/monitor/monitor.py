@@ -30,6 +30,7 @@ from evengrad.rules import Rule
 from evengrad.sinks import Sink
 from evengrad.sinks import resolved as resolved_sinks
 from evengrad.store import RunFile, default_folder
+from evengrad.trace.adapters import adapted
 from evengrad.trace.batch import Loss
 from evengrad.types import Event, Finding, Run, Trace
 
@@ -137,7 +138,7 @@ class Monitor:
         live: bool,
     ) -> None:
         self.detached = self._faulted = False
-        self._core = core_of(model)
+        self._core = adapted(core_of(model))
         self._rules = rules
         self._log, self._clock = Log(fresh=store is not None or bool(sinks)), Clock(cadence)
         self._watcher = Watcher(

@@ -104,7 +104,8 @@ class Capture(TorchFunctionMode):
             for index in self.producers(output) if self.forward else ():
                 node = self.nodes[index]
                 node.kind, node.module = "norm", self._names[id(module)]
-                node.op = "rms_norm" if "rms" in type(module).__name__.lower() else "layer_norm"
+                words = type(module).__name__.lower()
+                node.op = next((f"{kind}_norm" for kind in ("rms", "batch", "group") if kind in words), "layer_norm")
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -185,11 +186,20 @@ class Capture(TorchFunctionMode):
             index = self._add(part)
             node.inputs = (index,)
         result = next(tensors_in(output))
-        part.fans, part.unit_axis = fans_of(name, args, kwargs, self._parameters, result)
+        part.fans, axis = fans_of(name, args, kwargs, self._parameters, result)
+        part.unit_axis = self._stored_axis(part, axis, (*args, *kwargs.values()))
         for tensor in tensors_in(output):
             self._bind(tensor, index)
         if self._observer is not None:
             self._observer.weight_output(part, result)
+
+    def _stored_axis(self, node: Node, axis: int, operands: Sequence[Any]) -> int:
+        """The axis of the stored weight that counts units, where a view with its axes in another order is what is used (Keras's kernels)."""
+        used = next((t for t in operands if isinstance(t, Tensor) and id(t) in self._parameters and t.dim() > 2), None)
+        stored = max((self.parameters[name] for name in node.weights), key=Tensor.numel)
+        if used is None or used is stored or used.data_ptr() != stored.data_ptr() or used.numel() != stored.numel():
+            return axis
+        return next((i for i, s in enumerate(stored.stride()) if s == used.stride(axis) and stored.shape[i] == used.shape[axis]), axis)
 
     def _add(self, node: Node) -> int:
         node.index = len(self.nodes)
@@ -214,8 +224,9 @@ def module_calls(enter: Callable[..., None], leave: Callable[..., None]) -> Iter
 
 
 def is_custom_norm(module: nn.Module) -> bool:
-    """True for a user's own normalisation (an RMSNorm by hand), whose arithmetic is one step of the signal, not an activation."""
-    return "norm" in type(module).__name__.lower() and not type(module).__module__.startswith("torch.") and not any(module.children())
+    """True for a normalisation that is not torch's (an RMSNorm by hand, Keras's), whose arithmetic is one step of the signal."""
+    inner = [m for m in module.children() if not isinstance(m, nn.ParameterDict)]
+    return "norm" in type(module).__name__.lower() and not type(module).__module__.startswith("torch.") and not inner
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:

@@ -113,11 +113,12 @@ def _rows(nodes: Sequence[Node], parameters: dict[str, Tensor], modules: dict[st
         weight = max(node.weights, key=lambda w: parameters[w].numel()) if node.kind == "weight" else node.weights[0]
         if kind is None:
             continue
-        found = rows.get((weight, kind))
+        key = weight.rpartition(".")[0] or weight if kind == "norm" else weight  # a norm by hand scales and shifts in two operations
+        found = rows.get((key, kind))
         if found is None:
             told = node.fans[0] and not node.suffix and node.op not in ops.RECURRENT
             fans = node.fans if told else _fans_from_weights(node, parameters)
-            rows[weight, kind] = _Row(_row_name(node, weight, modules), kind, [node.index], node.weights, weight, fans, node.unit_axis)
+            rows[key, kind] = _Row(_row_name(node, weight, modules), kind, [node.index], node.weights, weight, fans, node.unit_axis)
         else:
             found.nodes.append(node.index)
     kept = [row for row in rows.values() if row.kind != "unknown" or not _owned_elsewhere(row, rows.values())]
@@ -157,7 +158,7 @@ def _row_name(node: Node, weight: str, modules: dict[str, nn.Module]) -> str:
     leaf = weight[len(owner) + 1 :] if owner else weight
     if node.suffix:
         return f"{owner}.{node.suffix}" if owner else node.suffix
-    known = leaf == "weight" or leaf.startswith("parametrizations.") or not weight.startswith(owner)
+    known = leaf in {"weight", "kernel", "gamma"} or leaf.startswith("parametrizations.") or not weight.startswith(owner)
     if node.op.endswith("_cell") or known:
         return owner or leaf
     return f"{owner}.{leaf}" if owner else leaf

@@ -58,9 +58,9 @@ def patch_of(experiment: Experiment, proposals: Sequence[Proposal], *, name: str
     before, tried = program, file is not None
     done: list[Proposal] = []
     for proposal in proposals:
-        found = _literally(program, proposal, experiment.repaired(done), tried=tried)
+        found = _literally(program, proposal, experiment, tried=tried)
         if found is not None:
-            program = found
+            program, experiment = found
             done.append(proposal)
     rest = [p for p in proposals if p not in done]
     text = ""
@@ -90,23 +90,23 @@ def write(patch: Patch) -> None:
             raise
 
 
-def _literally(program: Program, proposal: Proposal, experiment: Experiment, *, tried: bool) -> Program | None:
-    """The program with all of a proposal's lines in it, or None."""
+def _literally(program: Program, proposal: Proposal, experiment: Experiment, *, tried: bool) -> tuple[Program, Experiment] | None:
+    """The program with all of a proposal's lines in it, and the experiment that it makes; None where they are not there or do not do it."""
     try:
         changes = changes_of(proposal.code)
     except NotFoundError:
         return None
-    for choice in CHOICES:
+    wanted = experiment.repaired([proposal])
+    for choice in CHOICES if tried else CHOICES[:1]:
         new = program
         try:
             for change in changes:
                 new = edited(new, change, experiment, choice)
         except NotFoundError:
             continue
-        if new.sources != program.sources and (not tried or proof.agrees(experiment.repaired([proposal]), new, changes)):
-            return new
-        if not tried:
-            break
+        made = wanted if not tried else proof.made(new, experiment.device) if proof.agrees(wanted, new, changes) else None
+        if new.sources != program.sources and made is not None:
+            return new, made
     return None
 
 
@@ -120,7 +120,7 @@ def _with_statement(program: Program, proposals: Sequence[Proposal]) -> Program:
     last = [s.end_lineno for s in source.tree.body if _binds(s, program.name)] or [len(source.text.splitlines())]
     new = with_snippet(source, program.name, proposals, last[-1] or 1, encoding_of(source.path))
     changed = replace(program, sources={**program.sources, source.path: new})
-    if not proof.loads(changed):
+    if proof.made(changed) is None:
         raise NotFoundError(program.name)
     return changed
 

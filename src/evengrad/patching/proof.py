@@ -41,12 +41,11 @@ def agrees(expected: Experiment, program: Program, changes: Sequence[Change]) ->
     """
     drawn = any(isinstance(change, Wrapping) for change in changes)
     scheduled = any(isinstance(change, Part) and change.name == "scheduler" for change in changes)
+    found = made(program, expected.device)
+    if found is None:
+        return False
     try:
         with _quiet():
-            found = loaded(program)
-            if found is None:
-                return False
-            found = replace(found, device=expected.device)
             rigs = build(expected), build(found)
             if not _alike(*rigs) or not (scheduled or _schedule(rigs[0].scheduler) == _schedule(rigs[1].scheduler)):
                 return False
@@ -55,16 +54,17 @@ def agrees(expected: Experiment, program: Program, changes: Sequence[Change]) ->
         return False
 
 
-def loads(program: Program) -> bool:
-    """True if the edited program can be run and holds the experiment."""
+def made(program: Program, device: Any = None) -> Experiment | None:
+    """Runs the program and returns the experiment that it makes, on a device; None if it raises, or makes none."""
     try:
         with _quiet():
-            return loaded(program) is not None
+            found = _loaded(program)
     except Exception:
-        return False
+        return None
+    return found if found is None or device is None else replace(found, device=device)
 
 
-def loaded(program: Program) -> Experiment | None:
+def _loaded(program: Program) -> Experiment | None:
     """Runs the edited text of the user's files as modules, the main one last, and returns the experiment."""
     folder, kept = str(program.main.parent), dict(sys.modules)
     sys.path.insert(0, folder)

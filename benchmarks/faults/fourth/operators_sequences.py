@@ -55,6 +55,6 @@ OPERATORS = (
     planted("scores-times-the-width", "attention_logits", _scores_times(32.0), ("lookup",), SHARP, ("layers",), fits=is_of(Finder)),
     planted("temperature-of-a-hundredth", "attention_logits", _scores_times(100.0), ("lookup",), SHARP, ("layers",),
             fits=is_of(Finder, Heads)),
-    planted("norms-filled-with-twenty", "attention_logits", lambda p: p.edited(_filled_norms), ("lookup", "pulses-heads"), SHARP,
+    planted("norms-filled-with-twenty", "attention_logits", lambda p: p.edited(_filled_norms), ("lookup",), SHARP,
             ("layers", "norms"), fits=is_of(Finder, Heads)),
 )  # fmt: skip

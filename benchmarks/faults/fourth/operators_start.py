@@ -94,6 +94,6 @@ OPERATORS = (
             fits=_activation("selu")),
     planted("gain-of-selu-for-relu", "init_activation_mismatch", _drawn(lambda w: init.kaiming_normal_(w, nonlinearity="selu")),
             ("lines-15", "wave-leaky-17"), FADING, _LAYERS, also=("bad_init_small",), fits=_activation("relu")),
-    planted("lecun-s-for-relu", "init_activation_mismatch", _std(lambda w: _fan_in(w) ** -0.5), ("lines-15", "wave-leaky-17"), FADING,
+    planted("lecun-s-for-relu", "init_activation_mismatch", _std(lambda w: _fan_in(w) ** -0.5), ("lines-15",), FADING,
             _LAYERS, also=("bad_init_small",), fits=_activation("relu")),
 )  # fmt: skip

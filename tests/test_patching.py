@@ -399,6 +399,17 @@ def test_a_file_that_calls_other_things_by_our_names_is_not_edited(tmp_path: Pat
     assert "experiment = experiment.repaired(" in patch.text
 
 
+def test_a_change_of_several_kinds_is_made_whole(tmp_path: Path) -> None:
+    file, experiment = program(tmp_path, HEAD + DEEP.replace("[16] * 8", "[16] * 24"))
+    patch = patch_of(experiment, proposals(experiment, "isometry", cause="too_deep_no_skip")[:1], file=file)
+    assert lines(patch)[1] == [
+        "lambda: eg.isometry_(deep([6] + [16] * 24, nn.Tanh), x[:32]), (x, y),",
+        "nn.CrossEntropyLoss(), lambda m: torch.optim.SGD(m.parameters(), 0.0042, momentum=0.9), epochs=8, batch_size=32,",
+    ]
+    assert train(experiment).metric < 0.6
+    assert train(patched(file, patch)).metric > 0.9
+
+
 def test_missing_imports_come_with_the_edit(tmp_path: Path) -> None:
     text = (HEAD + DEEP).replace("import evengrad as eg", "from evengrad import Experiment").replace("eg.Experiment(", "Experiment(")
     file, experiment = program(tmp_path, text)

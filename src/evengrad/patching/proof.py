@@ -24,7 +24,8 @@ from evengrad.rig import Rig
 from evengrad.training import Experiment, build, first_batch, train
 
 _STEPS = 8  # whose losses are compared
-_NEAR = 1e-3  # relative: rates are shown to six digits
+_NEAR = 1e-3  # relative difference of losses
+_SHOWN, _DRAWN = 1e-4, 0.02  # of settings, which are shown rounded: to six digits, or to two where the draw differs anyway
 _OTHER_DRAW = 1.5  # factor between sizes of weights that are the same but for the draw
 
 
@@ -47,7 +48,8 @@ def agrees(expected: Experiment, program: Program, changes: Sequence[Change]) ->
     try:
         with _quiet():
             rigs = build(expected), build(found)
-            if not _alike(*rigs) or not (scheduled or _schedule(rigs[0].scheduler) == _schedule(rigs[1].scheduler)):
+            near = _DRAWN if drawn else _SHOWN
+            if not _alike(*rigs, near) or not (scheduled or _near(_schedule(rigs[0].scheduler), _schedule(rigs[1].scheduler), near)):
                 return False
             return _same_sizes(*rigs) if drawn else _train_alike(expected, found)
     except Exception:  # the user's own code, in a form that nobody has run before
@@ -109,11 +111,11 @@ def _quiet() -> Iterator[None]:
         random.setstate(python_state)
 
 
-def _alike(expected: Rig, found: Rig) -> bool:
+def _alike(expected: Rig, found: Rig, near: float) -> bool:
     if expected.epochs != found.epochs or first_batch(expected).samples != first_batch(found).samples:
         return False
     rows, others = ([_row(x) for x in traced(rig.model, first_batch(rig).inputs).layers] for rig in (expected, found))
-    return rows == others and _settings(expected) == _settings(found)
+    return rows == others and _near(_settings(expected), _settings(found), near)
 
 
 def _row(layer: Any) -> tuple[Any, ...]:
@@ -136,15 +138,19 @@ def _schedule(schedule: Any) -> Any:
     """What a schedule is and goes by, those that it is made of included."""
     if schedule is None:
         return None
-    held = {k: _rounded(v) for k, v in vars(schedule).items() if not k.startswith("_") and isinstance(v, (int, float, list))}
+    held = {k: v for k, v in vars(schedule).items() if not k.startswith("_") and isinstance(v, (int, float, list))}
     return type(schedule).__name__, held, [_schedule(part) for part in getattr(schedule, "_schedulers", ())]
 
 
-def _rounded(value: Any) -> Any:
-    """Numbers as they are shown: to five digits."""
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+def _near(a: Any, b: Any, near: float) -> bool:
+    """True if two values in lists and mappings are equal, and numbers nearly so."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_near(a[k], b[k], near) for k in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_near(x, y, near) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) or isinstance(b, float):
+        return isinstance(a, (int, float)) and isinstance(b, (int, float)) and math.isclose(a, b, rel_tol=near)
+    return bool(a == b)
 
 
 def _same_sizes(expected: Rig, found: Rig) -> bool:

@@ -75,12 +75,12 @@ def test_hovering_reads_a_cell(samples: ModuleType, visit: Any, tmp_path: Path) 
 
 def test_clicking_a_layer_shows_its_history(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
     page = visit(write(samples.run(), tmp_path / "r.html"))
-    said = page.locator(".said")
+    said = page.locator(".said").first
     assert "loss 2.3 → not finite" in said.inner_text()
     box = page.locator("canvas.heat").bounding_box()
     page.mouse.click(box["x"] + 40, box["y"] + box["height"] - 3)
     assert said.inner_text().startswith("layer 1 (net.0): gradient")
-    assert page.locator(".curves [aria-selected=true]").inner_text() == "layer"
+    assert page.locator(".curves [aria-selected=true]").inner_text() == "layer and step"
     page.locator(".planes button", has_text="dead").click()
     assert "dead" in said.inner_text()
     page.locator(".curves button", has_text="loss").click()
@@ -97,7 +97,7 @@ def test_the_keyboard_does_what_the_pointer_does(samples: ModuleType, visit: Any
         page.keyboard.press(key)
     assert page.locator(".read").inner_text().startswith("step 4 · layer 3 (net.4)")
     page.keyboard.press("Enter")
-    assert page.locator(".said").inner_text().startswith("layer 3 (net.4): spread")
+    assert page.locator(".said").first.inner_text().startswith("layer 3 (net.4): spread")
 
 
 def test_colours_follow_the_scheme(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
@@ -112,5 +112,5 @@ def test_sections_of_one_page_do_not_mix(samples: ModuleType, visit: Any, tmp_pa
     page = visit(write_many([samples.run(), samples.hostile_run()], "Two", tmp_path / "two.html"))
     second = page.locator("#report-2")
     second.locator("canvas.heat").click(position={"x": 5, "y": 5})
-    assert second.locator(".said").inner_text().startswith("layer 12")
-    assert "loss" in page.locator("#report-1 .said").inner_text()
+    assert second.locator(".said").first.inner_text().startswith("layer 12")
+    assert "loss" in page.locator("#report-1 .said >> nth=0").inner_text()

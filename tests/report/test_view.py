@@ -12,7 +12,7 @@ import pytest
 from evengrad import synthetic
 from evengrad.report import Report
 from evengrad.report.numbers import factor, number, percent, quantity, seconds
-from evengrad.report.planes import blocks, planes, pooled, relative, shown_index, thin
+from evengrad.report.planes import blocks, middles, planes, relative, shown_index, thin
 from evengrad.report.profile import profile
 from evengrad.report.trials import trials
 from evengrad.report.view import patch_lines, view
@@ -192,8 +192,8 @@ def test_a_ratio_below_float32_is_not_zero() -> None:
 
 
 def test_pooling_keeps_the_worst_state() -> None:
-    values = np.array([[1, 2, 3, 0, 5, np.inf, 7, np.nan]], np.float32)
-    assert list(pooled(values, blocks(8, 4), blocks(1, 1))[0]) == [1.5, 0.0, np.inf, 7.0]
+    values = np.array([1, 2, 3, 0, 5, np.inf, 7, np.nan], np.float32)
+    assert list(middles(values, blocks(8, 4))) == [1.5, 0.0, np.inf, 7.0]
 
 
 def test_thinning_a_curve_keeps_spikes_and_gaps() -> None:

@@ -10,20 +10,21 @@ from evengrad.report import pictures
 from evengrad.report.markup import Markup, el, join
 from evengrad.report.numbers import number, percent
 from evengrad.report.planes import MAX_ROWS, Plane
+from evengrad.report.pyramid import grid
 from evengrad.report.view import View
 from evengrad.types import Layer, Trace
 
 
 def layer_table(shown: View, trace: Trace) -> Markup:
     """Builds the table, the input first; a long network is thinned evenly, and the note says so."""
-    every = max(1, math.ceil(len(trace.layers) / MAX_ROWS))
-    rows = list(range(0, len(trace.layers), every))
+    cells = grid(len(trace.steps), len(trace.layers)).rows[:-1]  # the planes' rows
+    every = max(1, math.ceil(len(cells) / MAX_ROWS))
     reaches = {p.key: _reach(p) for p in shown.planes}
     titles = ["layer", "kind", "then", *(p.key for p in shown.planes)]
     head = el("tr", *(el("th", t, scope="col", class_="p" if i > 2 else None) for i, t in enumerate(titles)))
-    body = [_row(trace.layers[i], [_cell(p, i, reaches[p.key]) for p in shown.planes]) for i in rows]
+    body = [_row(trace.layers[cells[i]], [_cell(p, i, reaches[p.key]) for p in shown.planes]) for i in range(0, len(cells), every)]
     caption = "; ".join(f"{p.key}: {p.title}" for p in shown.planes)
-    note = f"every {every} layers of {len(trace.layers):,}; " if every > 1 else ""
+    note = f"{len(body)} of {len(trace.layers):,} layers; " if len(body) < len(trace.layers) else ""
     table = el("table", el("thead", head), el("tbody", *body), class_="layers")
     return el(
         "div",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from evengrad.report.markup import Markup, el
+from evengrad.report.numbers import factor
 from evengrad.report.profile import Bar, Profile, Strip
 from evengrad.report.trials import Trial
 
@@ -27,6 +28,37 @@ def strip(profile: Profile, row: Strip) -> Markup:
     name = f"gradient that reaches each layer {row.label}: {row.slope or 'no slope'}; {_extremes(row)}"
     axis = el("svg", *labels, class_="ticks", aria_hidden="true")
     return el("div", axis, el("svg", *lines, *bars, class_="bars", role="img", aria_label=name), class_="strip")
+
+
+def gains(row: Strip) -> Markup:
+    """Draws the network as a strip: a cell a layer, coloured by what its gradient is a multiple of the layer's above; numbers where they fit."""
+    width, few = 100 / len(row.bars), len(row.bars) <= 24
+    parts = []
+    for i, bar in enumerate(row.bars):
+        title = el("title", f"{bar.label}, {bar.kind}: gain {bar.gain_text}")
+        parts.append(
+            el(
+                "g",
+                title,
+                el("rect", x=_percent((i + 0.04) * width), width=_percent(0.92 * width), y="0", height="12", rx="2", class_=_of_gain(bar)),
+            )
+        )
+        if few and not math.isnan(bar.gain):
+            parts.append(el("text", bar.gain_text, x=_percent((i + 0.5) * width), y="25", text_anchor="middle"))
+    known = [b.gain for b in row.bars if math.isfinite(b.gain)]
+    name = (
+        f"gain of each layer {row.label}: from {factor(min(known))} to {factor(max(known))}"
+        if known
+        else f"gain of each layer {row.label}: none"
+    )
+    axis = el("svg", el("text", "gain", x="44", y="10", text_anchor="end"), class_="ticks", aria_hidden="true")
+    return el("div", axis, el("svg", *parts, class_="cells", role="img", aria_label=name), class_="strip gains")
+
+
+def _of_gain(bar: Bar) -> str:
+    if math.isnan(bar.gain):
+        return "unseen"
+    return "nan" if math.isinf(bar.gain) else shade(math.log10(bar.gain), 2.0) if bar.gain else "zero"
 
 
 def cell(state: str, length: float, colour: str) -> Markup:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from evengrad.report.pyramid import Grid, Pooled, grid, joined, pool, worst
 from evengrad.signals import update_ratio
 from evengrad.types import Floats, Series, Steps, Trace
 
 Bools = npt.NDArray[np.bool_]
-MAX_ROWS, MAX_STEPS = 240, 400  # what a picture can show; beyond it neighbours are pooled
+MAX_ROWS = 240  # bars and lines of a table that one looks through; beyond it neighbours are taken together
+_WINDOW = 2_000_000  # layers by steps that are worked on at a time: a run of any length fits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
-    """One signal for every layer and sampled step, ready to draw.
+    """One signal for every layer and sampled step, ready to draw; beyond a thousand of either, neighbours are one cell.
 
     Attributes:
         key: Short name, also the name of its tab.
@@ -27,13 +30,15 @@ class Plane:
         reach: Decades on each side that the colours span.
         low: What the cold side means.
         high: What the warm side means.
-        values: float32 (S, L); 0 is exactly zero, infinite is not finite, NaN was not seen.
+        pooled: Smallest and largest value of each cell, and counts by layer.
+        values: float32 (steps, rows), the worst of each cell; 0 is exactly zero, infinite is not finite, NaN was not seen.
     """
 
     key: str
     title: str
     unit: str
     scale: str
+    pooled: Pooled
     values: Floats
     centre: float = 0.0
     reach: float = 2.0
@@ -41,42 +46,117 @@ class Plane:
     high: str = "stronger"
 
 
-def planes(trace: Trace) -> tuple[Plane, ...]:
-    """Builds the planes that the trace has data for, the gradient first."""
-    gradient = Plane(
+@dataclass(frozen=True, kw_only=True)
+class _Signal:
+    """How one plane is made: `of` takes a part of the trace, and which layers were finite at some step of the whole."""
+
+    key: str
+    title: str
+    unit: str
+    scale: str
+    needs: tuple[str, ...]
+    of: Callable[[Trace, Bools], Floats]
+    centre: float = 0.0
+    low: str = "weaker"
+    high: str = "stronger"
+    holds: bool = True
+
+
+SIGNALS = (
+    _Signal(
         key="gradient",
         title="gradient that reaches each layer, relative to the last",
         unit=" of the last layer",
         scale="log",
-        values=held(relative(trace, "grad_out_norm", last=True)),
+        needs=("grad_out_norm",),
+        of=lambda trace, ever: relative(trace, "grad_out_norm", last=True, ever=ever),
         low="weaker than the last layer",
-    )
-    spread = Plane(
+    ),
+    _Signal(
         key="spread",
         title="signal across samples, relative to the first layer",
         unit=" of the first layer",
         scale="log",
-        values=held(relative(trace, "out_spread", last=False)),
+        needs=("out_spread",),
+        of=lambda trace, ever: relative(trace, "out_spread", last=False, ever=ever),
         low="weaker than the first layer",
-    )
-    update = Plane(
+    ),
+    _Signal(
         key="update / weight",
         title="size of a step relative to the weight",
         unit=" of the weight",
         scale="log",
+        needs=("update_norm", "weight_norm"),
+        of=lambda trace, ever: _updates(trace, ever),
         centre=-3.0,  # the usual target of a healthy update, 1e-3 of the weight
-        values=marked(trace, _float32(update_ratio(trace))),
         low="smaller than 0.001",
         high="larger",
-    )
-    fractions = [
-        Plane(key=key, title=title, unit=unit, scale="fraction", values=held(marked(trace, trace.column(column))), low="none", high="all")
+        holds=False,
+    ),
+    *(
+        _Signal(
+            key=key,
+            title=title,
+            unit=unit,
+            scale="fraction",
+            needs=(column,),
+            of=lambda trace, ever, column=column: marked(trace, trace.column(column), ever=ever),  # type: ignore[misc]
+            low="none",
+            high="all",
+        )
         for key, column, title, unit in (
             ("dead", "dead_fraction", "units that are off for every sample", " of the units"),
             ("saturated", "saturated_fraction", "activations that are flat where they stand", " of the activations"),
         )
-    ]
-    return tuple(_stretched(p) for p in (gradient, spread, update, *fractions) if not np.isnan(p.values).all())
+    ),
+)
+
+
+def planes(trace: Trace) -> tuple[Plane, ...]:
+    """Builds the planes that the trace has data for, the gradient first."""
+    size = grid(len(trace.steps), len(trace.layers))
+    made = (_plane(trace, size, s) for s in SIGNALS if all(n in trace.columns for n in s.needs))
+    return tuple(_stretched(p) for p in made if p is not None)
+
+
+def _plane(trace: Trace, size: Grid, signal: _Signal) -> Plane | None:
+    if not len(trace.steps) or not trace.layers:
+        return None
+    pooled = joined([pool(values, size.within(start, stop), size.rows) for start, stop, values in _windows(trace, size, signal)])
+    if np.isnan(pooled.least).all():
+        return None
+    names = ("key", "title", "unit", "scale", "centre", "low", "high")
+    fields = {name: getattr(signal, name) for name in names}
+    return Plane(**fields, pooled=pooled, values=worst(pooled, None if signal.scale == "fraction" else signal.centre))
+
+
+def _windows(trace: Trace, size: Grid, signal: _Signal) -> Iterator[tuple[int, int, Floats]]:
+    """Yields the signal of some steps after the other, so that what is in between never has the size of the run."""
+    ever = _ever(trace, signal.needs)
+    before: Floats | None = None
+    for start, stop in size.windows(max(1, _WINDOW // max(1, len(trace.layers)))):
+        values = signal.of(between(trace, start, stop), ever)
+        if signal.holds:
+            values = held(values, before)
+            before = values[-1]
+        yield start, stop, values
+
+
+def between(trace: Trace, start: int, stop: int) -> Trace:
+    """Returns sampled steps number `start` up to `stop` without copying them."""
+    part = slice(start, stop)
+    return replace(trace, steps=trace.steps[part], columns={k: v[part] for k, v in trace.columns.items()}, planes={})
+
+
+def _ever(trace: Trace, names: tuple[str, ...]) -> Bools:
+    """Returns (L,) True for layers with a finite value at some step in each of the columns."""
+    out: Bools = np.logical_and.reduce([np.isfinite(trace.column(name)).any(0) for name in names])
+    return out
+
+
+def at_step(trace: Trace, column: str, index: int, *, last: bool) -> Floats:
+    """Returns (L,) what `relative` gives at one sampled step, without the others."""
+    return relative(between(trace, index, index + 1), column, last=last, ever=_ever(trace, (column,)))[0]
 
 
 def deep_mask(trace: Trace) -> Bools:
@@ -85,9 +165,9 @@ def deep_mask(trace: Trace) -> Bools:
     return mask if mask.any() else np.ones(len(trace.layers), bool)
 
 
-def relative(trace: Trace, column: str, *, last: bool) -> Floats:
+def relative(trace: Trace, column: str, *, last: bool, ever: Bools | None = None) -> Floats:
     """Returns (S, L) values relative to the last (or first) deep row of the same step that is finite and above zero."""
-    values = marked(trace, trace.column(column)).astype(np.float64)
+    values = marked(trace, trace.column(column), ever=ever).astype(np.float64)
     usable = np.isfinite(values) & (values > 0) & deep_mask(trace)
     order = usable[:, ::-1] if last else usable
     index = np.argmax(order, 1) if usable.shape[1] else np.zeros(len(values), np.int64)
@@ -100,37 +180,38 @@ def relative(trace: Trace, column: str, *, last: bool) -> Floats:
     return _float32(ratio)
 
 
-def held(values: Floats) -> Floats:
-    """Returns the values (S, L), where nothing was looked at those seen last: a watch looks into layers now and then."""
+def held(values: Floats, before: Floats | None = None) -> Floats:
+    """Returns the values (S, L), where nothing was looked at those seen last: a watch looks into layers now and then.
+
+    Args:
+        values: A window of the run.
+        before: What was held at the end of the window before (L,).
+    """
+    if before is not None:
+        return held(np.concatenate([before[None], values]))[1:]
     seen = ~np.isnan(values).all(1)
     last = np.maximum.accumulate(np.where(seen, np.arange(len(values)), 0))  # before the first look: the first step, unseen as well
     out: Floats = values[last]
     return out
 
 
-def marked(trace: Trace, column: Floats) -> Floats:
+def marked(trace: Trace, column: Floats, *, ever: Bools | None = None) -> Floats:
     """Returns the column with every value that is not finite as infinity, and NaN only where nothing was seen.
 
     A NaN is a value where the row was finite at another step, or where the step itself blew up; otherwise the row was not seen.
-    A step without any value was not looked at.
+    A step without any value was not looked at. `ever` tells which rows (L,) were finite at some step of the whole run, for a part of it.
     """
     finite, infinite = np.isfinite(column), np.isinf(column)
     blown = _blown(trace) | infinite.any(1)  # (S,)
     recorded = blown | finite.any(1)
-    value = (finite.any(0) & recorded[:, None]) | (blown[:, None] & deep_mask(trace))
+    value = ((finite.any(0) if ever is None else ever) & recorded[:, None]) | (blown[:, None] & deep_mask(trace))
     out: Floats = np.where((np.isnan(column) & value) | infinite, np.float32(np.inf), column)
     return out
 
 
-def pooled(values: Floats, rows: list[npt.NDArray[np.int64]], steps: list[npt.NDArray[np.int64]]) -> Floats:
-    """Returns (len(steps), len(rows)): the middle of each block, or its worst state (not finite before exactly zero)."""
-    if all(len(r) == 1 for r in rows) and all(len(s) == 1 for s in steps):
-        return values
-    out = np.empty((len(steps), len(rows)), np.float32)
-    for i, s in enumerate(steps):
-        for j, r in enumerate(rows):
-            out[i, j] = _middle(values[np.ix_(s, r)].ravel())
-    return out
+def middles(values: Floats, groups: list[npt.NDArray[np.int64]]) -> Floats:
+    """Returns the middle of each group of values (L,), or its worst state: not finite before exactly zero."""
+    return np.array([_middle(values[g]) for g in groups], np.float32)
 
 
 def blocks(count: int, most: int) -> list[npt.NDArray[np.int64]]:
@@ -158,12 +239,20 @@ def thin(steps: Steps, values: Series, most: int = 600) -> tuple[Steps, Series]:
     return steps[index], values[index]
 
 
+def _updates(trace: Trace, ever: Bools) -> Floats:
+    out = marked(trace, _float32(update_ratio(trace)), ever=ever)
+    out[trace.column("weight_norm") == 0] = np.nan  # a ratio to nothing says nothing
+    return out
+
+
 def _stretched(plane: Plane) -> Plane:
     """The colours reach as far as the data, between two decades (noise stays pale) and twenty."""
-    usable = plane.values[np.isfinite(plane.values) & (plane.values > 0)]
+    ends = np.concatenate([plane.pooled.least.ravel(), plane.pooled.greatest.ravel()])
+    usable = ends[np.isfinite(ends) & (ends > 0)]
     if plane.scale != "log" or not len(usable):
         return plane
-    return replace(plane, reach=float(np.clip(np.ceil(np.abs(np.log10(usable) - plane.centre).max()), 2, 20)))
+    span = np.log10([usable.min(), usable.max()], dtype=np.float64) - plane.centre
+    return replace(plane, reach=float(np.clip(np.ceil(np.abs(span).max()), 2, 20)))
 
 
 def _middle(block: Floats) -> np.float32:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from evengrad.report.numbers import factor, fixed, number
-from evengrad.report.planes import MAX_ROWS, blocks, deep_mask, pooled, relative, shown_index
+from evengrad.report.planes import MAX_ROWS, at_step, blocks, deep_mask, middles, shown_index
 from evengrad.report.report import Report
 from evengrad.signals.depth import slope
 from evengrad.types import Finding, Floats, Trace
@@ -18,7 +18,10 @@ GRADIENT = {"vanishing_gradient", "exploding_gradient"}
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One layer: `state` is `value`, `zero`, `nan` or `unseen`; `height` in [0, 1] on the common axis; `decades` = log10 of the value."""
+    """One layer: `state` is `value`, `zero`, `nan` or `unseen`; `height` in [0, 1] on the common axis; `decades` = log10 of the value.
+
+    `gain` is the factor from the layer above to this one: 0 where it loses all, infinite where it is not finite, NaN for the last.
+    """
 
     label: str
     state: str
@@ -26,6 +29,15 @@ class Bar:
     height: float
     decades: float
     text: str
+    gain: float = math.nan
+    kind: str = ""
+
+    @property
+    def gain_text(self) -> str:
+        """The gain in words: `×0.24`."""
+        if math.isnan(self.gain):
+            return "–"
+        return "not finite" if math.isinf(self.gain) else factor(self.gain) if self.gain else "×0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +64,7 @@ class Profile:
 def profile(report: Report) -> Profile | None:
     """Builds the strips, or None where no gradient was recorded."""
     traces = [(label, t) for label, t in (("before", report.trace), ("after", report.after)) if t is not None and t.layers and len(t.steps)]
-    rows = [(label, t, i := _index(report, t), relative(t, "grad_out_norm", last=True)[i]) for label, t in traces]
+    rows = [(label, t, i := _index(report, t), at_step(t, "grad_out_norm", i, last=True)) for label, t in traces]
     rows = [r for r in rows if not np.isnan(r[3]).all()]
     if not rows:
         return None
@@ -77,7 +89,7 @@ def gradient_word(report: Report, finding: Finding | None) -> str:
     if trace is None or not len(trace.steps) or (finding is not None and finding.symptom not in GRADIENT):
         return ""
     index = _index(report, trace)
-    text, values = slope_text(trace, index), relative(trace, "grad_out_norm", last=True)[index]
+    text, values = slope_text(trace, index), at_step(trace, "grad_out_norm", index, last=True)
     deep = [int(i) for i in np.flatnonzero(deep_mask(trace)) if np.isfinite(values[i])]
     if not text or len(deep) < 2:
         return ""
@@ -98,6 +110,11 @@ def layer_label(trace: Trace, row: int, *, name: bool = True) -> str:
     return f"layer {layer.depth} ({layer.name})" if name and layer.name else f"layer {layer.depth}"
 
 
+def span_label(trace: Trace, first: int, last: int) -> str:
+    """Returns the label of one row, or `layer 1 (net.0) to layer 10 (net.18)`."""
+    return layer_label(trace, first) + (f" to {layer_label(trace, last)}" if last > first else "")
+
+
 def _index(report: Report, trace: Trace) -> int:
     """The step of the first gradient finding, else the first one: initial signals decide."""
     step = next((f.steps[1] for f in report.findings if f.symptom in GRADIENT), int(trace.steps[0]) if len(trace.steps) else 0)
@@ -111,9 +128,29 @@ def _when(trace: Trace, index: int) -> str:
 def _bars(trace: Trace, values: Floats, low: float, high: float) -> tuple[Bar, ...]:
     rows = np.flatnonzero(deep_mask(trace))
     groups = blocks(len(rows), MAX_ROWS)
-    heights = pooled(values[None, rows], groups, [np.array([0])])[0]
-    labels = [layer_label(trace, rows[g[0]]) + (f" to {layer_label(trace, rows[g[-1]])}" if len(g) > 1 else "") for g in groups]
-    return tuple(_bar(label, float(v), low, high) for label, v in zip(labels, heights, strict=True))
+    heights, gains = middles(values[rows], groups), middles(_gains(values[rows]), groups)
+    labels = [span_label(trace, int(rows[g[0]]), int(rows[g[-1]])) for g in groups]
+    return tuple(
+        replace(_bar(label, float(v), low, high), gain=float(g), kind=_kind(trace, int(rows[group[0]])))
+        for label, v, g, group in zip(labels, heights, gains, groups, strict=True)
+    )
+
+
+def _gains(values: Floats) -> Floats:
+    """Returns by what each layer's gradient is a multiple of the one above it (L,): 0 where it is lost, NaN where nothing can be said."""
+    out = np.full(len(values), np.nan, np.float32)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        out[:-1] = values[:-1] / values[1:]  # both relative to the same layer
+    out[:-1][np.isinf(values[:-1])] = np.inf
+    out[:-1][(values[1:] == 0) | np.isinf(values[1:])] = np.nan
+    return out
+
+
+def _kind(trace: Trace, row: int) -> str:
+    layer = trace.layers[row]
+    shape = f" {layer.fan_in} → {layer.fan_out}" if layer.fan_in else ""
+    then = "" if layer.activation in {"none", "unknown"} else f", {layer.activation.replace('_', ' ')}"
+    return f"{layer.kind.replace('_', ' ')}{shape}{then}"
 
 
 def _bar(label: str, value: float, low: float, high: float) -> Bar:

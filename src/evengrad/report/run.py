@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import zlib
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import numpy.typing as npt
 from evengrad.report.layers import value_text
 from evengrad.report.markup import Markup, data_block, el
 from evengrad.report.numbers import number
-from evengrad.report.planes import MAX_ROWS, MAX_STEPS, Plane, blocks, pooled, thin
-from evengrad.report.profile import layer_label
+from evengrad.report.planes import MAX_ROWS, Plane, blocks, thin
+from evengrad.report.profile import layer_label, span_label
+from evengrad.report.pyramid import grid
 from evengrad.report.view import View
-from evengrad.types import Curve, Trace
+from evengrad.types import Curve, Floats, Trace
 
+EXACT_CELLS = 60_000  # up to here values are kept to the last bit; beyond, to about a thousandth, and compressed
 CURVES = (("loss", ("loss", "val_loss")), ("accuracy", ("accuracy", "val_accuracy")), ("grad norm", ("grad_norm",)), ("rate", ("lr",)))
 
 
@@ -36,7 +39,10 @@ def _picture(shown: View, trace: Trace) -> Markup:
         role="tablist",
         aria_label="signal",
     )
-    label = f"{len(trace.layers)} layers by {len(trace.steps)} sampled steps; arrow keys move, Enter shows the history of a layer"
+    label = (
+        f"{len(trace.layers):,} layers by {len(trace.steps):,} sampled steps; arrow keys move, Enter shows the layer's history and the step's "
+        "profile, plus and minus zoom, Escape shows all"
+    )
     canvas = el("canvas", class_="heat", tabindex="0", role="application", aria_label=label, aria_roledescription="map of layers by steps")
     first, last = int(trace.steps[0]), int(trace.steps[-1])
     ends = el(
@@ -44,10 +50,14 @@ def _picture(shown: View, trace: Trace) -> Markup:
         el("span", f"step {first:,}"),
         el("span", "input at the bottom, output at the top", class_="where"),
         el("span", f"step {last:,}"),
-        class_="ends",
+        class_="ends run",
     )
-    read = el("p", "hover or arrow keys: step and layer · click or Enter: its history", class_="read", aria_live="polite")
-    return el("div", tabs, canvas, ends, read, el("div", class_="legend key"), _tables(shown, trace), class_="card")
+    hint = "hover or arrow keys: step and layer · click or Enter: the layer's history, the step's profile · drag: zoom"
+    read = el("p", hint, class_="read", aria_live="polite")
+    size = grid(len(trace.steps), len(trace.layers))
+    shape = f"{len(size.rows) - 1:,} × {len(size.steps) - 1:,} cells stand for {len(trace.layers):,} layers × {len(trace.steps):,} steps; "
+    note = None if size.whole else el("p", f"{shape}each keeps its smallest and largest value, and shows its worst", class_="note")
+    return el("div", tabs, canvas, ends, read, el("div", class_="legend key"), note, _tables(shown, trace), class_="card")
 
 
 def _side(shown: View, *, with_layer: bool) -> Markup | None:
@@ -55,7 +65,7 @@ def _side(shown: View, *, with_layer: bool) -> Markup | None:
     if not present and not with_layer:
         return None
     tabs = [_tab(name, i == 0, name) for i, name in enumerate(present)]
-    tabs += [_tab("layer", not present, "history of a layer")] if with_layer else []
+    tabs += [_tab("layer and step", not present, "history of a layer, profile of a step")] if with_layer else []
     names = el("div", *tabs, class_="tabs curves", role="tablist", aria_label="curve")
     ends = [_ends(k, shown.curves[k]) for _, keys in CURVES for k in keys if k in shown.curves]
     table = el(
@@ -64,7 +74,9 @@ def _side(shown: View, *, with_layer: bool) -> Markup | None:
         el("tbody", *ends),
     )
     details = el("details", el("summary", "As a table"), el("div", table, class_="scroll")) if ends else None
-    return el("div", names, el("div", class_="plot"), el("p", "", class_="said", aria_live="polite"), details, class_="card side")
+    said = el("p", "", class_="said", aria_live="polite")
+    depth = [el("div", class_="plot along"), el("p", "", class_="said along", aria_live="polite")] if with_layer else []
+    return el("div", names, el("div", class_="plot time"), said, *depth, details, class_="card side")
 
 
 def _tab(name: str, on: bool, title: str) -> Markup:
@@ -88,23 +100,25 @@ def _ends(name: str, curve: Curve) -> Markup:
 
 
 def _tables(shown: View, trace: Trace) -> Markup:
-    rows = blocks(len(trace.layers), MAX_ROWS)
-    return el("details", el("summary", "As a table"), *(_table(p, trace, rows) for p in shown.planes))
+    bounds = grid(len(trace.steps), len(trace.layers)).rows
+    groups = blocks(len(bounds) - 1, MAX_ROWS)
+    spans = [(int(bounds[g[0]]), int(bounds[g[-1] + 1]) - 1) for g in groups]
+    return el("details", el("summary", "As a table"), *(_table(p, trace, groups, spans) for p in shown.planes))
 
 
-def _table(plane: Plane, trace: Trace, rows: list[npt.NDArray[np.int64]]) -> Markup:
+def _table(plane: Plane, trace: Trace, groups: list[npt.NDArray[np.int64]], spans: list[tuple[int, int]]) -> Markup:
     titles = ("layer", f"step {int(trace.steps[0]):,}", "lowest", "highest", f"step {int(trace.steps[-1]):,}", "zero", "not finite")
     head = el("tr", *(el("th", t, scope="col", class_="n" if i else None) for i, t in enumerate(titles)))
     body = []
-    for group in rows:
-        row = int(group[0])
-        seen = plane.values[:, row]
-        finite = seen[np.isfinite(seen)]
-        span = [float(finite.min()), float(finite.max())] if len(finite) else [math.nan, math.nan]
-        values = [float(seen[0]), *span, float(seen[-1])]
-        counts = [int((seen == 0).sum()), int(np.isinf(seen).sum())]
-        cells = [*(value_text(plane, v) for v in values), *(f"{c:,} steps" if c else "–" for c in counts)]
-        body.append(el("tr", el("th", layer_label(trace, row), scope="row"), *(el("td", c, class_="n") for c in cells)))
+    for rows, (first, last) in zip(groups, spans, strict=True):
+        least, greatest = plane.pooled.least[:, rows], plane.pooled.greatest[:, rows]
+        known = np.concatenate([side[np.isfinite(side)] for side in (least, greatest)])
+        ends = [float(plane.values[0, rows[0]]), float(plane.values[-1, rows[0]])]
+        span = [float(known.min()), float(known.max())] if len(known) else [math.nan, math.nan]
+        counts = [int(count[rows].sum()) for count in (plane.pooled.zeros, plane.pooled.infinite)]
+        word = "steps" if last == first else "values"
+        cells = [*(value_text(plane, v) for v in (ends[0], *span, ends[1])), *(f"{c:,} {word}" if c else "–" for c in counts)]
+        body.append(el("tr", el("th", span_label(trace, first, last), scope="row"), *(el("td", c, class_="n") for c in cells)))
     table = el("table", el("caption", plane.title), el("thead", head), el("tbody", *body))
     return el("div", table, class_="scroll tall")
 
@@ -114,15 +128,31 @@ def _data(shown: View, trace: Trace | None) -> dict[str, Any]:
     out: dict[str, Any] = {"curves": [c for c in curves if c["lines"]]}
     if trace is None:
         return out
-    rows, steps = blocks(len(trace.layers), MAX_ROWS), blocks(len(trace.steps), MAX_STEPS)
-    names = [layer_label(trace, int(g[0])) + (f" to {layer_label(trace, int(g[-1]))}" if len(g) > 1 else "") for g in rows]
-    planes = [_plane(p, pooled(p.values, rows, steps)) for p in shown.planes]
-    return {**out, "steps": [int(trace.steps[s[0]]) for s in steps], "layers": names, "planes": planes}
+    size = grid(len(trace.steps), len(trace.layers))
+    names = [span_label(trace, int(a), int(b) - 1) for a, b in zip(size.rows, size.rows[1:], strict=False)]
+    ends = [[int(trace.steps[a]), int(trace.steps[b - 1])] for a, b in zip(size.steps, size.steps[1:], strict=False)]
+    short = [layer_label(trace, int(a), name=False) for a in size.rows[:-1]]
+    return {**out, "steps": ends, "layers": names, "short": short, "planes": [_plane(p) for p in shown.planes]}
 
 
-def _plane(plane: Plane, values: npt.NDArray[np.float32]) -> dict[str, Any]:
+def _plane(plane: Plane) -> dict[str, Any]:
     fields = {k: getattr(plane, k) for k in ("key", "title", "unit", "scale", "centre", "reach", "low", "high")}
-    return {**fields, "values": base64.b64encode(values.astype("<f4").tobytes()).decode()}
+    least, greatest = plane.pooled.least, plane.pooled.greatest
+    states = {"zero": bool(plane.pooled.zeros.any()), "infinite": bool(plane.pooled.infinite.any())}
+    if least.size <= EXACT_CELLS and np.array_equal(least, greatest, equal_nan=True):
+        return {**fields, **states, "values": base64.b64encode(greatest.astype("<f4").tobytes()).decode()}
+    sides = {"greatest": packed(greatest)} | ({} if least is greatest else {"least": packed(least)})
+    return {**fields, **states, **sides}
+
+
+def packed(values: Floats) -> str:
+    """Returns float32 values rounded to 11 bits, their bytes sorted by place, deflated, as text; zero, infinity and NaN stay what they are."""
+    bits = np.ascontiguousarray(values, "<f4").view("<u4")
+    rounded = np.where(np.isfinite(values), (bits + 0x800) & 0xFFFFF000, bits).astype("<u4")
+    rounded = np.where(np.isinf(rounded.view("<f4")) & np.isfinite(values), bits, rounded)  # the largest numbers stay finite
+    planes = rounded.reshape(-1).view(np.uint8).reshape(-1, 4).T
+    squeezed = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return base64.b64encode(squeezed.compress(np.ascontiguousarray(planes).tobytes()) + squeezed.flush()).decode()
 
 
 def _line(name: str, curve: Curve) -> dict[str, Any]:

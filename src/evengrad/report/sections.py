@@ -47,7 +47,7 @@ def _profile(profile: Profile) -> Markup:
     blocks = []
     for row in profile.strips:
         caption = el("p", el("b", row.label) if row.label else None, " " if row.label else None, row.slope, class_="slope")
-        blocks.append(join(caption, pictures.strip(profile, row)))
+        blocks.append(join(caption, pictures.strip(profile, row), pictures.gains(row)))
     ends = el("div", el("span", f"input · {profile.first}"), el("span", f"{profile.last} · loss"), class_="ends")
     states = {b.state for s in profile.strips for b in s.bars}
     marks = [el("span", el("i", class_=s), word) for s, word in (("zero", "exactly zero"), ("nan", "not finite")) if s in states]
@@ -55,10 +55,19 @@ def _profile(profile: Profile) -> Markup:
     head = el(
         "tr",
         el("th", "layer", scope="col"),
-        *(el("th", s.label or "relative to the last", scope="col", class_="n") for s in profile.strips),
+        el("th", "kind", scope="col"),
+        *(el("th", f"{title} {s.label}".strip(), scope="col", class_="n") for s in profile.strips for title in ("gradient", "gain")),
     )
     bars = list(zip(*(s.bars for s in profile.strips), strict=False))
-    rows = [el("tr", el("th", group[0].label, scope="row"), *(el("td", b.text, class_="n") for b in group)) for group in bars]
+    rows = [
+        el(
+            "tr",
+            el("th", group[0].label, scope="row"),
+            el("td", group[0].kind),
+            *(el("td", text, class_="n") for b in group for text in (b.text, b.gain_text)),
+        )
+        for group in bars
+    ]
     table = el("details", el("summary", "As a table"), el("div", el("table", el("thead", head), el("tbody", *rows)), class_="scroll"))
     return el("div", *blocks, ends, legend, table, class_="card")
 

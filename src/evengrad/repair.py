@@ -16,8 +16,8 @@ from evengrad.monitor.guards import Guard
 from evengrad.monitor.guards.limits import learned
 from evengrad.patching import Patch, patch_of
 from evengrad.report import Report
-from evengrad.rules import Rule
 from evengrad.rig import Rig
+from evengrad.rules import Rule
 from evengrad.training import Experiment, evaluate
 from evengrad.trial import Trainings, compared, described, judged, middle, worth
 from evengrad.types import Outcome, Proposal
@@ -86,9 +86,10 @@ def fix(
     """Diagnoses the experiment, tries what the findings call for by training on paired seeds, and keeps the smallest set that works.
 
     The best change for the first root cause is trained at once, to the end. The others are tried for an eighth of a training, the better
-    half of them for a quarter, and the best two to the end. What works best is then proved on the other seeds. Where the loss is both the metric and
-    at fault, all are judged by the loss that replaces it. Where errors are left, the repaired training is diagnosed in its turn, and what that calls for is added; at the end, every
-    change that the gain does not need is taken out again. The experiment itself is left as it is.
+    half of them for a quarter, and the best two to the end. What works best is then proved on the other seeds. Where the loss is both the
+    metric and at fault, all are judged by the loss that replaces it. Where errors are left, the repaired training is diagnosed in its
+    turn, and what that calls for is added; at the end, every change that the gain does not need is taken out again. The experiment
+    itself is left as it is.
 
     Args:
         experiment: What to fix.

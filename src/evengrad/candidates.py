@@ -12,8 +12,8 @@ from evengrad.types import SEVERITIES, Proposal
 _MOST = 12
 
 
-def candidates(report: Report, base: Sequence[Proposal] = ()) -> list[tuple[Proposal, ...]]:
-    """Returns at most twelve sets, best first, each with `base`.
+def candidates(report: Report, base: Sequence[Proposal] = (), *, largest: int = 3) -> list[tuple[Proposal, ...]]:
+    """Returns at most twelve sets of at most `largest` changes, best first, each with `base`.
 
     What removes the first root cause comes first, then, where there are several root causes, the best change for each of them together;
     then second choices and what removes later causes, and last what no cause names but an intervention showed to work. A change that an
@@ -23,7 +23,7 @@ def candidates(report: Report, base: Sequence[Proposal] = ()) -> list[tuple[Prop
     ordered = [p for p in _ordered(report) if p.remedy not in held and not _again(p, base)]
     singles: list[tuple[Proposal, ...]] = [(p,) for p in ordered]
     together = tuple(_first_of_each(ordered, report.causes))
-    if len(together) > 1:
+    if 1 < len(together) <= largest - len(base):
         singles.insert(1, together)
     return [(*base, *found) for found in singles[:_MOST]]
 

@@ -133,9 +133,9 @@ def fix(
     if not errors(search.report.findings, "warning"):
         return search.result("nothing_wrong", None, source)
     search.prepare(None if keep is None else Path(keep), workers)
-    best = search.round(candidates(search.report), None)
+    best = search.round(candidates(search.report, largest=max_remedies), None)
     while best is not None and best.verdict != "fixed" and len(best.proposals) < max_remedies:
-        grown = search.round(candidates(search.diagnosed(best), best.proposals), best)
+        grown = search.round(candidates(search.diagnosed(best), best.proposals, largest=max_remedies), best)
         if grown is best:
             break
         best = grown

@@ -27,6 +27,7 @@ class PostNormWarmup(Rule):
         max_first_rate: Largest healthy rate of the first step, as a share of the largest rate of the run, in [0, 1].
         min_norms: Number of norms behind skips from which the network counts as deep; an encoder's block has two.
         min_rate: Largest rate at which no warm-up is needed.
+        min_plain_rate: The same of an optimizer without adaptive steps, told only where the loss does not fall.
         max_learnt: Share of the loss that must be gone for a training to do without.
 
     Reference: Xiong et al. 2020, https://arxiv.org/abs/2002.04745; Liu et al. 2020, https://arxiv.org/abs/2004.08249.
@@ -42,13 +43,17 @@ class PostNormWarmup(Rule):
     max_first_rate: float = 0.5
     min_norms: int = 8
     min_rate: float = 1e-3
+    min_plain_rate: float = 0.1
     max_learnt: float = 0.8
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         norms, share = self._norms(trace), self.value(trace)
         optimizer = (trace.facts.optimizer or {}).get("name")
         largest = float(trace.curves["lr"].values.max())
-        if not norms or optimizer not in _ADAPTIVE or not share > self.max_first_rate or largest < self.min_rate:
+        adaptive = optimizer in _ADAPTIVE
+        if not norms or not share > self.max_first_rate or largest < (self.min_rate if adaptive else self.min_plain_rate):
+            return
+        if not adaptive and (len(norms) < self.min_norms or not is_stuck(trace, self.max_learnt)):
             return
         severity = "note" if len(norms) < self.min_norms or not is_stuck(trace, self.max_learnt) else "warning"
         message = (
@@ -79,6 +84,12 @@ class PostNormWarmup(Rule):
 
         flat = np.full(100, 4e-3)
         return Examples(
-            sick=(net(flat), net(flat * (1 - steps / 200)), net(flat, norms=4)),
-            healthy=(net(flat * (steps + 30) / 100), net(flat, optimizer="SGD"), net(flat, norms=0), net(flat / 10)),
+            sick=(net(flat), net(flat * (1 - steps / 200)), net(flat, norms=4), net(100 * flat, optimizer="SGD")),
+            healthy=(
+                net(flat * (steps + 30) / 100),
+                net(flat, optimizer="SGD"),
+                net(100 * flat, optimizer="SGD", norms=4),
+                net(flat, norms=0),
+                net(flat / 10),
+            ),
         )

@@ -115,7 +115,7 @@ def _stopped(trace: Trace, at: int | None) -> bool:
     rate = trace.curves.get("lr")
     if rate is not None and len(rate.values) and (trace.facts.loop or {}).get("scheduler"):
         top, meant = float(rate.values.max()), (trace.facts.optimizer or {}).get("initial_lr") or 0.0
-        if top == 0 or top < TINY_RATE * 10 * meant:  # a hundredth of what it is to start from
+        if top == 0 or top < TINY_RATE * 20 * meant:  # a fiftieth of what it is to start from
             return True
     stop, last = stopped_at(trace), int(trace.curves["loss"].steps[-1]) if "loss" in trace.curves else 0
     planned = (trace.facts.loop or {}).get("steps") or last

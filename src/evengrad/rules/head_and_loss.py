@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from evengrad.types import Evidence, Facts, Finding, Trace
 _NUMBERS = {"mse", "l1", "smooth_l1"}
 _RANGES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 _RANGES |= {"softplus": (0.0, np.inf), "exp": (0.0, np.inf), "hardtanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0), "elu": (-1.0, np.inf)}
+_BEYOND = 100.0  # times the size of the targets
 _UNPAIRED = 1e-5  # relative: rounding of a mean over all pairs
 _RESHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel", "view_as", "reshape_as", "expand_as", "select", "__getitem__"}
 _ENCODES = {"one_hot", "scatter", "scatter_", "eye", "__getitem__", "index_select", "to", "float", "type", "type_as"}
@@ -298,8 +300,9 @@ def _before_log(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, A
 
 def _broadcast(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
     """A loss that compares every answer with every target: shapes that broadcast to all pairs of samples."""
-    pairing = loss.get("pairing")
-    if pairing is not None and pairing < _UNPAIRED:
+    pairing, reached = loss.get("pairing"), max(abs(head.get("min") or 0.0), abs(head.get("max") or 0.0))
+    beyond = reached > _BEYOND * math.hypot(targets.get("mean") or 0.0, targets.get("std") or 0.0) > 0  # any target is as far from these
+    if pairing is not None and pairing < _UNPAIRED and not beyond:
         message = f"the loss changes by {pairing:.0e} when every answer gets another sample's target: it does not compare them one by one"
         evidence = Evidence(signal="pairing", value=float(pairing), relation="<", threshold=_UNPAIRED, unit="of the loss", where="loss")
         return Mismatch("wrong_loss", message, evidence, "loss")

@@ -10,6 +10,7 @@ import numpy as np
 
 from evengrad.remedies import Remedy, discovered
 from evengrad.rules import Rule
+from evengrad.trace.adapters.keras_terms import in_keras_terms
 from evengrad.types import Finding, Intervention, Proposal, Trace
 
 
@@ -28,7 +29,8 @@ def proposed(findings: Sequence[Finding], trace: Trace) -> list[Change]:
     for remedy in sorted((member() for member in discovered().values()), key=lambda r: r.change):
         for finding in findings:
             for proposal in remedy.propose(finding, trace) if remedy.treats(finding) else ():
-                found.setdefault(proposal.summary, Change(remedy, proposal, [])).findings.append(finding)
+                shown = in_keras_terms(proposal, trace)
+                found.setdefault(proposal.summary, Change(remedy, shown, [])).findings.append(finding)
     return list(found.values())
 
 

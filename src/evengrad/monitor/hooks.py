@@ -110,7 +110,8 @@ class QuietHook:
         self._call = call
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not _compiling() and module.training and _with_grad() and _tracing() is None and _transform() is None:
+        learning = module.training and kwargs.get("training") is not False  # in Keras each call says what it is
+        if learning and not _compiling() and _with_grad() and _tracing() is None and _transform() is None:
             self._call(args, kwargs)
 
     def __reduce__(self) -> Any:
@@ -148,13 +149,13 @@ class _Hooks(OrderedDict[int, Any]):
 
 def hook_calls(model: nn.Module, call: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> _Removal:
     """Has `call(args, kwargs)` called before each training call of a module; returns what ends that."""
-    model._forward_pre_hooks = _Hooks(model._forward_pre_hooks)  # type: ignore[arg-type]
+    vars(model)["_forward_pre_hooks"] = _Hooks(model._forward_pre_hooks)  # type: ignore[arg-type]  # Keras would wrap what is set
     handle = model.register_forward_pre_hook(QuietHook(call), with_kwargs=True)
 
     def remove() -> None:
         handle.remove()
         if isinstance(model._forward_pre_hooks, _Hooks):
-            model._forward_pre_hooks = model._forward_pre_hooks.restored()
+            vars(model)["_forward_pre_hooks"] = model._forward_pre_hooks.restored()
 
     return remove
 

@@ -12,6 +12,7 @@ from evengrad.remedies.fills import OPTIONS, SCHEMES, fill_, variance_scaling_
 from evengrad.remedies.gains import gain
 from evengrad.remedies.plans import plan_of as plan
 from evengrad.remedies.plans import plans, run_plan
+from evengrad.trace.adapters import adapted
 from evengrad.trace.batch import call
 from evengrad.trace.capture import Capture
 from evengrad.trace.isolation import untouched
@@ -52,9 +53,10 @@ def initialize_(model: nn.Module, scheme: str = "auto", *, inputs: Any = None, s
         raise InputError(
             f"the initialiser {scheme!r} takes {', '.join(OPTIONS.get(scheme, ())) or 'no option'}; got {', '.join(sorted(wrong))}"
         )
-    structure = traced(model, _guess_inputs(model) if inputs is None else inputs)
+    network = adapted(model)
+    structure = traced(network, _guess_inputs(network) if inputs is None else inputs)
     generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
-    run_plan(model, plans(structure.layers, scheme, **options), generator)
+    run_plan(network, plans(structure.layers, scheme, **options), generator)
     return model
 
 

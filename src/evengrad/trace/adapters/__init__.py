@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from evengrad.errors import InputError
 
@@ -49,6 +49,13 @@ def names_from_one() -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute(_NUMBERS, held)
+
+
+def laid_out(name: str, parameter: Tensor) -> Tensor:
+    """Returns a weight as torch lays it out, a view of itself: Keras keeps a convolution's as (k..., in, out), torch as (out, in, k...)."""
+    if parameter.dim() < 3 or not name.endswith("kernel"):
+        return parameter
+    return parameter.permute(-1, -2, *range(parameter.dim() - 2))
 
 
 def original(model: nn.Module) -> nn.Module:

@@ -127,7 +127,7 @@ def fills(model: nn.Module, plans: Iterable[Plan]) -> Iterator[Fill]:
     Raises:
         InputError: if the model lacks one of them.
     """
-    parameters = {name: laid_out(name, p) for name, p in model.named_parameters(remove_duplicate=False)}
+    parameters = {name: laid_out(model, name, p) for name, p in model.named_parameters(remove_duplicate=False)}
     for plan in plans:
         if plan["weight"] not in parameters:
             raise InputError(f"the model has no parameter {plan['weight']!r}: this change was proposed for another model")

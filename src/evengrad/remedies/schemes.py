@@ -12,7 +12,7 @@ from evengrad.remedies.fills import OPTIONS, SCHEMES, fill_, variance_scaling_
 from evengrad.remedies.gains import gain
 from evengrad.remedies.plans import plan_of as plan
 from evengrad.remedies.plans import plans, run_plan
-from evengrad.trace.adapters import adapted
+from evengrad.trace.adapters import adapted, original
 from evengrad.trace.batch import call
 from evengrad.trace.capture import Capture
 from evengrad.trace.isolation import untouched
@@ -69,6 +69,8 @@ def traced(model: nn.Module, inputs: Any) -> Structure:
 
 def _guess_inputs(model: nn.Module) -> Tensor:
     """Two samples that fit the first layer, or an error that asks for inputs."""
+    if isinstance(shape := getattr(original(model), "input_shape", None), tuple) and shape[:1] == (None,):  # a Keras model knows
+        return torch.zeros(2, *(n or 8 for n in shape[1:]))
     for module in model.modules():
         where = next((p.device for p in module.parameters()), None)
         if isinstance(module, nn.Linear):

@@ -19,6 +19,7 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
 from evengrad.trace import operations as ops
+from evengrad.trace.adapters import stored_axis
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class Capture(TorchFunctionMode):
         self.nodes: list[Node] = [Node(0, "input", "input", "")]
         self.forward = True  # False while backward runs: recomputed blocks are not new nodes
         self.graphless = False  # True once an operation ran without a graph, as in a block that a reentrant checkpoint runs again
-        self._observer = observer
+        self._model, self._observer = model, observer
         self.modules = dict(model.named_modules())
         self.parameters: dict[str, Tensor] = dict(model.named_parameters())
         self._names = {id(module): name for name, module in self.modules.items()}
@@ -187,19 +188,12 @@ class Capture(TorchFunctionMode):
             node.inputs = (index,)
         result = next(tensors_in(output))
         part.fans, axis = fans_of(name, args, kwargs, self._parameters, result)
-        part.unit_axis = self._stored_axis(part, axis, (*args, *kwargs.values()))
+        weight = max(part.weights, key=lambda w: self.parameters[w].numel())
+        part.unit_axis = stored_axis(self._model, weight, self.parameters[weight], axis)
         for tensor in tensors_in(output):
             self._bind(tensor, index)
         if self._observer is not None:
             self._observer.weight_output(part, result)
-
-    def _stored_axis(self, node: Node, axis: int, operands: Sequence[Any]) -> int:
-        """The axis of the stored weight that counts units, where a view with its axes in another order is what is used (Keras's kernels)."""
-        used = next((t for t in operands if isinstance(t, Tensor) and id(t) in self._parameters and t.dim() > 2), None)
-        stored = max((self.parameters[name] for name in node.weights), key=Tensor.numel)
-        if used is None or used is stored or used.data_ptr() != stored.data_ptr() or used.numel() != stored.numel():
-            return axis
-        return next((i for i, s in enumerate(stored.stride()) if s == used.stride(axis) and stored.shape[i] == used.shape[axis]), axis)
 
     def _add(self, node: Node) -> int:
         node.index = len(self.nodes)
@@ -246,6 +240,8 @@ def tensors_in(value: object) -> Iterator[Tensor]:
             yield from tensors_in(getattr(value, part.name))
     elif hasattr(value, "to_tuple"):  # model outputs of Transformers
         yield from tensors_in(value.to_tuple())
+    elif isinstance(held := getattr(value, "value", None), Tensor):  # a variable of Keras
+        yield held
 
 
 def split_levels(node: Node, name: str) -> Iterator[Node]:

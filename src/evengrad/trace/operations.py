@@ -34,8 +34,22 @@ ACTIVATIONS = {alias: name for name in _ACTIVATIONS for alias in (name, f"{name}
 _OPTIONS = {"leaky_relu": "negative_slope", "elu": "alpha", "celu": "alpha"}
 _DEFAULTS = {"leaky_relu": 0.01, "elu": 1.0, "celu": 1.0}
 
-ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__rsub__", "__isub__", "sub_"}
-SCALINGS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "div_", "__truediv__", "true_divide", "__itruediv__", "addcmul"}
+ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__rsub__", "__isub__", "sub_", "subtract"}
+SCALINGS = {
+    "mul",
+    "mul_",
+    "__mul__",
+    "__rmul__",
+    "__imul__",
+    "div",
+    "div_",
+    "__truediv__",
+    "true_divide",
+    "__itruediv__",
+    "addcmul",
+    "multiply",
+    "divide",
+}
 _PASS = (
     "dropout dropout_ alpha_dropout feature_dropout dropout1d dropout2d dropout3d feature_alpha_dropout view reshape flatten unflatten "
     "permute transpose t swapaxes movedim squeeze unsqueeze contiguous clone to type float half bfloat16 double expand expand_as repeat "
@@ -43,6 +57,7 @@ _PASS = (
     "flip max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
     "adaptive_max_pool1d adaptive_max_pool2d lp_pool1d lp_pool2d mean sum amax max interpolate pixel_shuffle unfold fold detach identity "
     "masked_fill masked_fill_ where einops view_as __get__ requires_grad_ _conj cuda cpu type_as as_strided neg __neg__ zero_ "
+    "moveaxis broadcast_to tile negative repeat_interleave "
     "max_pool2d_with_indices boolean_dispatch fn _pad_packed_sequence _pack_padded_sequence"
 ).split()
 PASS = frozenset(_PASS)

@@ -51,11 +51,20 @@ def names_from_one() -> Iterator[None]:
         global_state.set_global_attribute(_NUMBERS, held)
 
 
-def laid_out(name: str, parameter: Tensor) -> Tensor:
+def laid_out(model: nn.Module, name: str, parameter: Tensor) -> Tensor:
     """Returns a weight as torch lays it out, a view of itself: Keras keeps a convolution's as (k..., in, out), torch as (out, in, k...)."""
-    if parameter.dim() < 3 or not name.endswith("kernel"):
+    if not _turned(model, name, parameter):
         return parameter
     return parameter.permute(-1, -2, *range(parameter.dim() - 2))
+
+
+def stored_axis(model: nn.Module, name: str, parameter: Tensor, axis: int) -> int:
+    """Returns which axis of a weight as it is kept is `axis` (0 or 1) of it as torch lays it out."""
+    return parameter.dim() - 1 - axis if _turned(model, name, parameter) else axis
+
+
+def _turned(model: nn.Module, name: str, parameter: Tensor) -> bool:
+    return parameter.dim() > 2 and name.endswith("kernel") and original(model) is not model
 
 
 def original(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ import typer
 
 from evengrad.cli.options import AsJson, Baseline, Ignore, Output, Rule, Select, accepted, chosen, console_of, writable
 from evengrad.cli.study import Folder
+from evengrad.errors import InputError
 
 if TYPE_CHECKING:
     from evengrad.report import Report
@@ -22,6 +23,8 @@ def report(
     *,
     json: AsJson = False,
     output: Output = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw its figures there.")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw its figures there, for a paper.")] = None,
     store: Folder = None,
     select: Select = None,
     ignore: Ignore = None,
@@ -32,12 +35,27 @@ def report(
     """Judge a run that is kept once more, and show its report."""
     settings = chosen(Path.cwd(), select=select, ignore=ignore, rules=rule or (), baseline=baseline)
     hide = accepted(settings)
-    writable(output)
+    for path in (output, png, svg):
+        writable(path)
     from evengrad.judge import recall
 
     changed = settings.select is not None or settings.ignore or settings.thresholds
     found = recall(run, directory=store, rules=settings.rules() if changed else None, salvage=salvage)
-    show(hide(found), json, output)
+    found = hide(found)
+    draw(found, (png, ".png"), (svg, ".svg"))
+    show(found, json, output)
+
+
+def draw(report: Report, *wanted: tuple[Path | None, str]) -> None:
+    """Draws the report's figures to the files that are asked for; a file's ending must fit its kind."""
+    for path, ending in wanted:
+        if path is None:
+            continue
+        if path.suffix.lower() != ending:
+            raise InputError(f"{str(path)!r} does not end with {ending}, and its ending tells what is drawn: give FILE{ending}")
+        from evengrad.report.figures import save
+
+        print(f"figures: {save(report, path).resolve()}", file=sys.stderr)
 
 
 def show(report: Report, json: bool, output: Path | None) -> None:

@@ -31,7 +31,7 @@ def strip(profile: Profile, row: Strip) -> Markup:
 
 
 def gains(row: Strip) -> Markup:
-    """Draws the network as a strip: a cell a layer, coloured by what its gradient is a multiple of the layer's above; numbers where they fit."""
+    """Draws the network as a strip: a cell a layer, coloured by its gradient as a multiple of the next layer's; numbers where they fit."""
     width, few = 100 / len(row.bars), len(row.bars) <= 24
     parts = []
     for i, bar in enumerate(row.bars):

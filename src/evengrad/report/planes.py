@@ -19,7 +19,7 @@ _WINDOW = 2_000_000  # layers by steps that are worked on at a time: a run of an
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
-    """One signal for every layer and sampled step, ready to draw; beyond a thousand of either, neighbours are one cell.
+    """One signal for every layer and sampled step, ready to draw; beyond 500 layers or 1,000 steps, neighbours are one cell.
 
     Attributes:
         key: Short name, also the name of its tab.
@@ -62,6 +62,12 @@ class _Signal:
     holds: bool = True
 
 
+def _updates(trace: Trace, ever: Bools) -> Floats:
+    out = marked(trace, _float32(update_ratio(trace)), ever=ever)
+    out[trace.column("weight_norm") == 0] = np.nan  # a ratio to nothing says nothing
+    return out
+
+
 SIGNALS = (
     _Signal(
         key="gradient",
@@ -87,7 +93,7 @@ SIGNALS = (
         unit=" of the weight",
         scale="log",
         needs=("update_norm", "weight_norm"),
-        of=lambda trace, ever: _updates(trace, ever),
+        of=_updates,
         centre=-3.0,  # the usual target of a healthy update, 1e-3 of the weight
         low="smaller than 0.001",
         high="larger",
@@ -156,7 +162,8 @@ def _ever(trace: Trace, names: tuple[str, ...]) -> Bools:
 
 def at_step(trace: Trace, column: str, index: int, *, last: bool) -> Floats:
     """Returns (L,) what `relative` gives at one sampled step, without the others."""
-    return relative(between(trace, index, index + 1), column, last=last, ever=_ever(trace, (column,)))[0]
+    out: Floats = relative(between(trace, index, index + 1), column, last=last, ever=_ever(trace, (column,)))[0]
+    return out
 
 
 def deep_mask(trace: Trace) -> Bools:
@@ -237,12 +244,6 @@ def thin(steps: Steps, values: Series, most: int = 600) -> tuple[Steps, Series]:
             keep |= {int(part[np.where(finite, chunk, np.inf).argmin()]), int(part[np.where(finite, chunk, -np.inf).argmax()])}
     index = np.array(sorted(keep), np.int64)
     return steps[index], values[index]
-
-
-def _updates(trace: Trace, ever: Bools) -> Floats:
-    out = marked(trace, _float32(update_ratio(trace)), ever=ever)
-    out[trace.column("weight_norm") == 0] = np.nan  # a ratio to nothing says nothing
-    return out
 
 
 def _stretched(plane: Plane) -> Plane:

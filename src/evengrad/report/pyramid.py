@@ -1,4 +1,4 @@
-"""layers by steps -> at most a thousand by a thousand cells that keep the smallest, the largest and the worst of what they stand for."""
+"""layers by steps -> at most 500 by 1,000 cells that keep the smallest, the largest and the worst of what they stand for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from evengrad.types import Floats
 
 Index = npt.NDArray[np.int64]
-MAX_CELLS = 1000  # of a side: more than a screen has points for
+MAX_STEPS, MAX_LAYERS = 1000, 500  # cells of a side: as many as a screen has points for; twice the layers would double the file
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Grid:
     @property
     def whole(self) -> bool:
         """True if every cell is one layer at one step."""
-        return len(self.steps) - 1 == self.steps[-1] and len(self.rows) - 1 == self.rows[-1]
+        return bool(len(self.steps) - 1 == self.steps[-1] and len(self.rows) - 1 == self.rows[-1])
 
     def windows(self, most: int) -> Iterator[tuple[int, int]]:
         """Yields (first, end) sampled steps of windows of whole cells, of about `most` steps each."""
@@ -58,9 +58,9 @@ class Pooled:
     seen: Index
 
 
-def grid(steps: int, rows: int, most: int = MAX_CELLS) -> Grid:
+def grid(steps: int, rows: int) -> Grid:
     """Returns the grid for a run of so many sampled steps and layers; the cells of one grid differ by one step or layer at most."""
-    return Grid(_bounds(steps, most), _bounds(rows, most))
+    return Grid(_bounds(steps, MAX_STEPS), _bounds(rows, MAX_LAYERS))
 
 
 def pool(values: Floats, steps: Index, rows: Index) -> Pooled:

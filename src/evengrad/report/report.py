@@ -67,6 +67,11 @@ class Report:
 
         return write(self, path)
 
+    def _repr_html_(self) -> str:
+        from evengrad.report.notebook import shown
+
+        return shown(self)
+
     def __str__(self) -> str:
         from evengrad.report.text import plain
 

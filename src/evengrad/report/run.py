@@ -40,8 +40,8 @@ def _picture(shown: View, trace: Trace) -> Markup:
         aria_label="signal",
     )
     label = (
-        f"{len(trace.layers):,} layers by {len(trace.steps):,} sampled steps; arrow keys move, Enter shows the layer's history and the step's "
-        "profile, plus and minus zoom, Escape shows all"
+        f"{len(trace.layers):,} layers by {len(trace.steps):,} sampled steps; arrow keys move, Enter shows the layer's history "
+        "and the step's profile, plus and minus zoom, Escape shows all"
     )
     canvas = el("canvas", class_="heat", tabindex="0", role="application", aria_label=label, aria_roledescription="map of layers by steps")
     first, last = int(trace.steps[0]), int(trace.steps[-1])
@@ -146,9 +146,12 @@ def _plane(plane: Plane) -> dict[str, Any]:
 
 
 def packed(values: Floats) -> str:
-    """Returns float32 values rounded to 11 bits, their bytes sorted by place, deflated, as text; zero, infinity and NaN stay what they are."""
+    """Returns float32 values rounded to 9 bits, their bytes sorted by place, deflated, as text.
+
+    Zero, infinity and NaN stay what they are; what is above zero, or finite, stays so.
+    """
     bits = np.ascontiguousarray(values, "<f4").view("<u4")
-    rounded = np.where(np.isfinite(values), (bits + 0x800) & 0xFFFFF000, bits).astype("<u4")
+    rounded = np.where(np.isfinite(values), (bits + 0x2000) & 0xFFFFC000, bits).astype("<u4")
     rounded = np.where(np.isinf(rounded.view("<f4")) & np.isfinite(values), bits, rounded)  # the largest numbers stay finite
     planes = rounded.reshape(-1).view(np.uint8).reshape(-1, 4).T
     squeezed = zlib.compressobj(6, zlib.DEFLATED, -15)

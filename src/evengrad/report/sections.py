@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evengrad.report import pictures
 from evengrad.report.events import Happenings
+from evengrad.report.explained.rules import summary
 from evengrad.report.layers import layer_table
 from evengrad.report.markup import Markup, el, join, prose
 from evengrad.report.profile import Profile
@@ -83,7 +84,10 @@ def _finding(finding: FindingView) -> Markup:
     also = el("p", el("b", "Also works: "), "; ".join(finding.also), ".", class_="why") if finding.also else None
     effects = [el("li", prose(effect)) for effect in finding.brings]
     brings = join(el("p", el("b", "What follows from it"), class_="why"), el("ul", *effects, class_="why")) if effects else None
-    return el("div", head, el("div", el("div", prose(finding.message)), numbers, why, also, brings), class_=f"finding {finding.severity}")
+    meaning = summary(finding.code)
+    lesson = el("details", el("summary", f"What {finding.code} means, sick and healthy"), meaning) if meaning else None
+    told = el("div", el("div", prose(finding.message)), numbers, why, also, brings, lesson)
+    return el("div", head, told, class_=f"finding {finding.severity}")
 
 
 def _happened(groups: tuple[Happenings, ...]) -> Markup:

@@ -16,10 +16,11 @@ from evengrad.report.events import Happenings
 from evengrad.report.numbers import number
 from evengrad.report.profile import Bar, Profile
 from evengrad.report.report import Report
+from evengrad.report.strips import ends, is_odd, range_of, strips
 from evengrad.report.trials import Trial, Trials, score, spread
 from evengrad.report.troubles import FindingView
 from evengrad.report.view import PatchLine, View, view
-from evengrad.types import Curve
+from evengrad.types import Curve, Trace
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 ZERO, NAN, UNSEEN = "○", "✕", "·"
@@ -32,6 +33,8 @@ STYLES = {
     "bad": "bold red",
 }
 _MARKS = {"zero": (ZERO, "bold"), "nan": (NAN, "bold magenta"), "unseen": (UNSEEN, "dim")}
+_STATES = (("zero", "exactly zero"), ("nan", "not finite"), ("unseen", "not seen"))
+_SPARKLINES = ("loss", "val_loss", "accuracy", "val_accuracy", "grad_norm")
 _COLD, _WARM, _MIDDLE = (33, 102, 172), (217, 95, 14), (150, 155, 165)
 ASCII: dict[int, str] = str.maketrans(
     {
@@ -73,11 +76,11 @@ def render(report: Report, console: Console) -> None:
 
 
 def _print(report: Report, console: Console) -> None:
-    for part in _parts(view(report), console.width):
+    for part in _parts(view(report), report.trace, console.width):
         console.print(part, soft_wrap=isinstance(part, Text), highlight=False)
 
 
-def _parts(shown: View, width: int) -> Iterator[RenderableType]:
+def _parts(shown: View, trace: Trace | None, width: int) -> Iterator[RenderableType]:
     yield from _wrapped("", shown.header, width, indent=0)
     if shown.trials is not None or not any(f.severity != "note" for f in shown.findings):
         yield Text()
@@ -86,8 +89,10 @@ def _parts(shown: View, width: int) -> Iterator[RenderableType]:
     if shown.profile is not None:
         yield Text()
         yield from _strips(shown.profile, width)
-    if "loss" in shown.curves and len(shown.curves["loss"].steps) > 1:
-        yield from _loss(shown.curves["loss"], width)
+    for name in _SPARKLINES:
+        if name in shown.curves and len(shown.curves[name].steps) > 1:
+            yield from _sparkline(name.replace("_", " "), shown.curves[name], width)
+    yield from _over_the_run(shown, trace, width)
     for finding in shown.findings:
         yield Text()
         yield from _finding(finding, width)
@@ -118,9 +123,7 @@ def _strips(profile: Profile, width: int) -> Iterator[Text]:
             yield Text(" " * column + strip.slope)
     ends = f"{profile.first} … {profile.last}, relative to the last, axis from {number(10.0**profile.low)} to {number(10.0**profile.high)}"
     states = {b.state for s in profile.strips for b in s.bars}
-    marks = [
-        f"{_MARKS[s][0]} {word}" for s, word in (("zero", "exactly zero"), ("nan", "not finite"), ("unseen", "not seen")) if s in states
-    ]
+    marks = [f"{_MARKS[s][0]} {word}" for s, word in _STATES if s in states]
     yield from _wrapped(" " * column, "; ".join([ends, *marks]), width, indent=column, style="dim")
 
 
@@ -142,18 +145,42 @@ def block(bar: Bar) -> tuple[str, str]:
     return BLOCKS[min(7, int(bar.height * 8))], f"rgb({red},{green},{blue})"
 
 
-def _loss(curve: Curve, width: int) -> Iterator[Text]:
+def _over_the_run(shown: View, trace: Trace | None, width: int) -> Iterator[Text]:
+    """Rows of blocks for every signal that has several steps: the gradient in full, of the others what is odd in them."""
+    if trace is None or len(trace.steps) < 2:
+        return
+    yield Text()
+    for plane in sorted(shown.planes, key=is_odd):
+        if not is_odd(plane):
+            yield from _wrapped(Text(f"{plane.key:<16}  ", "dim"), f"{range_of(plane)}, all layers and steps", width, indent=18)
+            continue
+        rows = list(strips(plane, trace, max(10, width - 16)))
+        column = max(len(label) for label, _ in rows) + 2
+        yield Text()
+        yield from _wrapped(
+            "", f"{plane.key}: {plane.title}, step {int(trace.steps[0]):,} to {int(trace.steps[-1]):,}", width, indent=2, style="dim"
+        )
+        for label, bars in rows:
+            yield Text.assemble((label.ljust(column), "dim"), *map(block, bars))
+        low, high = ends(plane)
+        states = {b.state for _, bars in rows for b in bars}
+        said = [f"{BLOCKS[0]} {low} {plane.low}", f"{BLOCKS[-1]} {high} {plane.high}"]
+        said += [f"{_MARKS[s][0]} {word}" for s, word in _STATES if s in states]
+        yield from _wrapped(" " * column, ", ".join(said), width, indent=column, style="dim")
+
+
+def _sparkline(name: str, curve: Curve, width: int) -> Iterator[Text]:
     values = np.asarray(curve.values, np.float64)
     finite = values[np.isfinite(values)]
     if not len(finite):
-        yield Text("loss      not finite at every step", style="bold magenta")
+        yield Text(f"{name:<10}not finite at every step", style="bold magenta")
         return
     low, high = float(finite.min()), float(finite.max())
-    ends = f"  {_number(values[0])} → {_number(values[-1])} over {int(curve.steps[-1]) + 1:,} steps"
-    room = min(len(values), 40, max(8, width - 10 - len(ends)))
+    last = f"  {_number(values[0])} → {_number(values[-1])} over {int(curve.steps[-1]) + 1:,} steps"
+    room = min(len(values), 40, max(8, width - 10 - len(last)))
     parts = [values[part] for part in np.array_split(np.arange(len(values)), room)]
     marks = [(NAN, "bold magenta") if not np.isfinite(p).all() else (_level(float(p.mean()), low, high), "") for p in parts]
-    yield Text.assemble(("loss      ", "dim"), *marks, ends)
+    yield Text.assemble((f"{name:<10}", "dim"), *marks, last)
 
 
 def _level(value: float, low: float, high: float) -> str:

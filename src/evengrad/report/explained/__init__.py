@@ -1,0 +1,1 @@
+"""What findings, activations and initialisers mean -> pages with pictures, generated."""

@@ -1,0 +1,270 @@
+"""Report or Trace -> matplotlib figures for a paper: one call each, no pyplot, no global state."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evengrad.errors import InputError, unknown
+from evengrad.report import trials as tried
+from evengrad.report.planes import Plane, planes
+from evengrad.report.profile import Profile, profile
+from evengrad.report.report import Report
+from evengrad.types import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, LINE, NOT_FINITE, ZERO = "#1d2330", "#5d6676", "#e4e2dc", "#c2188b", "#20242c"
+BLUE, ORANGE = "#0b6bcb", "#d95f0e"
+_DIVERGING = ("#0c2f5e", "#2f7ab8", "#eceae5", "#e0701a", "#7a2c02")  # the page's own; tells its ends apart without colour vision
+_SIZE = 9
+
+
+def gradient_by_layer(report: Report) -> Figure:
+    """Draws the gradient that reaches each layer relative to the last, before and, after a fix, after.
+
+    Raises:
+        InputError: if no gradient was recorded, or matplotlib is not installed.
+
+    Example:
+        >>> from evengrad.report import figures
+        >>> figures.gradient_by_layer(eg.check(model, inputs)).savefig("gradient.pdf")
+    """
+    found = profile(report)
+    if found is None:
+        raise InputError("no gradient was recorded, so there is none to draw: expected a report of a check, a diagnosis or a run")
+    figure, (ax,) = _panels([(6.4, 2.6)])
+    _gradient(ax, found)
+    return figure
+
+
+def heatmap(report: Report | Trace, signal: str = "gradient") -> Figure:
+    """Draws layers by steps: `gradient`, `spread`, `update / weight`, `dead` or `saturated`; zero and not finite have their own colours.
+
+    Raises:
+        InputError: if the run has no such signal, or matplotlib is not installed.
+    """
+    trace = report.trace if isinstance(report, Report) else report
+    shown = {p.key: p for p in planes(trace)} if trace is not None else {}
+    if trace is None or not shown:
+        raise InputError("nothing was measured by layer and step: expected a report with a trace")
+    if signal not in shown:
+        raise unknown("signal", signal, shown)
+    figure, (ax,) = _panels([(6.4, 3.2)])
+    _heat(ax, shown[signal], trace)
+    return figure
+
+
+def loss(report: Report | Trace) -> Figure:
+    """Draws the loss over the steps, of training and of validation; a cross marks where it is not finite.
+
+    Raises:
+        InputError: if no loss was seen, or matplotlib is not installed.
+    """
+    trace = report.trace if isinstance(report, Report) else report
+    if trace is None or "loss" not in trace.curves:
+        raise InputError("no loss was seen: give it to the monitor with monitor.observe(loss=loss)")
+    figure, (ax,) = _panels([(6.4, 2.6)])
+    _loss(ax, trace)
+    return figure
+
+
+def trials(report: Report) -> Figure:
+    """Draws what was tried by training: a line a change, a dot a seed, a bar for the median.
+
+    Raises:
+        InputError: if nothing was tried, or matplotlib is not installed.
+    """
+    table = tried.trials(report)
+    if table is None:
+        raise InputError("nothing was tried by training: expected the report of a fix")
+    figure, (ax,) = _panels([(6.4, 0.9 + 0.34 * len(table.rows))])
+    _trials(ax, table)
+    return figure
+
+
+def overview(report: Report) -> Figure:
+    """Draws all that the report has: the gradient by layer, the run by layer and step, the loss, what was tried.
+
+    Raises:
+        InputError: if it has nothing to draw, or matplotlib is not installed.
+    """
+    trace, found, table = report.trace, profile(report), tried.trials(report)
+    parts: list[tuple[float, Any]] = []
+    if found is not None:
+        parts.append((2.4, lambda ax: _gradient(ax, found)))
+    if trace is not None and len(trace.steps) > 1:
+        parts += [(2.6, lambda ax, p=p: _heat(ax, p, trace)) for p in planes(trace)]
+    if trace is not None and "loss" in trace.curves and len(trace.curves["loss"].steps) > 1:
+        parts.append((2.2, lambda ax: _loss(ax, trace)))
+    if table is not None:
+        parts.append((0.9 + 0.34 * len(table.rows), lambda ax: _trials(ax, table)))
+    if not parts:
+        raise InputError("this report has nothing to draw: expected measurements by layer, a loss or trials")
+    figure, axes = _panels([(6.8, height) for height, _ in parts])
+    for ax, (_, draw) in zip(axes, parts, strict=True):
+        draw(ax)
+    return figure
+
+
+def save(report: Report, path: str | Path, *, dpi: int = 150) -> Path:
+    """Writes `overview` as a file; its ending tells the kind: .png, .svg, .pdf. The same report gives the same bytes."""
+    figure = overview(report)
+    from matplotlib import rc_context
+
+    target = Path(path)
+    metadata = {".svg": {"Date": None}, ".png": {"Software": None}, ".pdf": {"CreationDate": None}}.get(target.suffix.lower())
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "evengrad"}):
+        figure.savefig(target, dpi=dpi, metadata=metadata)
+    return target
+
+
+def _gradient(ax: Axes, found: Profile) -> None:
+    bottom = 10.0**found.low
+    for row, colour, look in zip(found.strips, (BLUE, ORANGE), ("o-", "s--"), strict=False):
+        x = np.arange(1, len(row.bars) + 1)
+        values = [10.0**b.decades if b.state == "value" else math.nan for b in row.bars]
+        name = f"{row.label}  {row.slope}".strip()
+        ax.plot(x, values, look, color=colour, markersize=3.5, linewidth=1.4, label=name or None)
+        for state, mark, shade, y in (("zero", "o", ZERO, bottom), ("nan", "x", NOT_FINITE, 10.0**found.high)):
+            at = [k for k, b in zip(x, row.bars, strict=True) if b.state == state]
+            if at:
+                word = {"zero": "exactly zero", "nan": "not finite"}[state]
+                ax.plot(at, [y] * len(at), mark, color=shade, clip_on=False, linestyle="", label=word)
+    ax.set_yscale("log")
+    ax.set_ylim(10.0**found.low, 10.0**found.high)
+    ax.axhline(1.0, color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
+    _label(ax, "gradient that reaches each layer, relative to the last", f"{found.first} … {found.last}", "")
+    ax.locator_params(axis="x", integer=True)
+    _legend(ax, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+
+
+def _heat(ax: Axes, plane: Plane, trace: Trace) -> None:
+    from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+
+    values = plane.values.T.astype(np.float64)
+    shown = np.where(np.isfinite(values), values, np.nan)
+    box = (float(trace.steps[0]), float(trace.steps[-1]) + 1e-9, 0.5, len(trace.layers) + 0.5)
+    colours, low, high = list(_DIVERGING[2:]), 0.0, 1.0
+    if plane.scale == "log":
+        with np.errstate(divide="ignore"):
+            shown = np.log10(np.where(shown > 0, shown, np.nan))
+        colours, low, high = list(_DIVERGING), plane.centre - plane.reach, plane.centre + plane.reach
+    options: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": box, "interpolation": "nearest"}
+    image = ax.imshow(shown, cmap=LinearSegmentedColormap.from_list("evengrad", colours), vmin=low, vmax=high, **options)
+    states = [("not finite", np.isinf(values), NOT_FINITE)] + ([("exactly zero", values == 0, ZERO)] if plane.scale == "log" else [])
+    for name, mask, colour in states:
+        if mask.any():
+            ax.imshow(np.where(mask, 1.0, np.nan), cmap=ListedColormap([colour]), **options)
+            ax.plot([], [], "s", color=colour, label=name)
+    ax.set_xlim(box[0], max(box[1], box[0] + 1))
+    ax.set_ylim(box[2], box[3])
+    ax.grid(False)
+    bar = ax.get_figure().colorbar(image, ax=ax, pad=0.02)  # type: ignore[union-attr]
+    if plane.scale == "log":
+        ticks = np.unique(np.linspace(low, high, 5).round())
+        bar.set_ticks(list(ticks), labels=[f"1e{int(t)}" if abs(t) > 2 else f"{10.0**t:g}" for t in ticks])
+    else:
+        bar.set_ticks([0, 0.5, 1], labels=["0%", "50%", "100%"])
+    bar.ax.tick_params(colors=SOFT, labelsize=_SIZE - 1)
+    bar.outline.set_visible(False)
+    _label(ax, plane.title, "step", "layer, input at the bottom")
+    ax.locator_params(axis="y", integer=True)
+    _legend(ax, loc="upper right", bbox_to_anchor=(1, -0.1), ncols=2)
+
+
+def _loss(ax: Axes, trace: Trace) -> None:
+    for name, colour, dashes in (("loss", BLUE, "-"), ("val_loss", ORANGE, (0, (5, 2)))):
+        if name in trace.curves:
+            curve = trace.curves[name]
+            broken = ~np.isfinite(curve.values)
+            ax.plot(
+                curve.steps,
+                np.where(broken, np.nan, curve.values),
+                color=colour,
+                linestyle=dashes,
+                linewidth=1.4,
+                label=name.replace("_", " "),
+            )
+            if broken.any():
+                at = curve.steps[broken]
+                ax.plot(
+                    at,
+                    np.ones(len(at)),
+                    "x",
+                    color=NOT_FINITE,
+                    transform=ax.get_xaxis_transform(),
+                    markersize=4,
+                    clip_on=False,
+                    label="not finite",
+                )
+    _label(ax, "loss", "step", "")
+    _legend(ax)
+
+
+def _trials(ax: Axes, table: tried.Trials) -> None:
+    for place, row in enumerate(table.rows):
+        values = np.sort([v for v in row.values if math.isfinite(v)])
+        colour = BLUE if row.chosen or place == 0 else SOFT
+        ax.plot(
+            values,
+            place + 0.09 * (np.arange(len(values)) * 2 % 3 - 1),
+            "o",
+            color=colour,
+            alpha=0.7,
+            markersize=4,
+            markeredgewidth=0,
+            clip_on=False,
+        )
+        if math.isfinite(row.median):
+            ax.vlines(row.median, place - 0.3, place + 0.3, color=INK, linewidth=2)
+        if row.failed:
+            ax.annotate(
+                f"{row.failed} not finite",
+                (1, place),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="center",
+                fontsize=_SIZE - 2,
+                color=NOT_FINITE,
+            )
+    ax.set_yticks(range(len(table.rows)), [("✓ " if r.chosen else "") + r.label for r in table.rows])
+    ax.set_ylim(len(table.rows) - 0.4, -0.6)
+    ax.set_xlim(table.low, table.high)
+    ax.grid(False, axis="y")
+    _label(ax, f"what was tried, {table.seeds} seed{'s' * (table.seeds != 1)}", table.metric, "")
+
+
+def _panels(sizes: list[tuple[float, float]]) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with panels below each other, of these widths and heights in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("figures are drawn with matplotlib, which is not installed: pip install 'evengrad[figures]'") from error
+    heights = [height for _, height in sizes]
+    figure = Figure(figsize=(max(w for w, _ in sizes), sum(heights)), layout="constrained", facecolor="white")
+    parts = figure.subfigures(len(sizes), 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes: list[Axes] = [part.subplots() for part in parts]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color(SOFT)
+        ax.tick_params(which="both", colors=SOFT, labelsize=_SIZE - 1)
+        ax.grid(color=LINE, linewidth=0.8)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def _label(ax: Axes, title: str, x: str, y: str) -> None:
+    ax.set_title(title, fontsize=_SIZE + 1, color=INK, loc="left")
+    ax.set_xlabel(x, fontsize=_SIZE, color=SOFT)
+    ax.set_ylabel(y, fontsize=_SIZE, color=SOFT)
+
+
+def _legend(ax: Axes, **options: Any) -> None:
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(**({"frameon": False, "fontsize": _SIZE - 1, "labelcolor": INK} | options))

@@ -303,9 +303,21 @@ def test_what_is_better_on_every_seed_by_luck_is_refuted_on_others() -> None:
     assert found.verdict == "keep"
     assert found.chosen is found.as_it_is
     assert found.experiment.repairs == ()
-    assert set(found.proofs) == {row.label for row in found.finals if row.metrics == (0.6, 0.6)}
-    assert all(proof.seeds == (2, 3) and proof.verdict == "no_better" for proof in found.proofs.values())
-    assert "on 2 seeds more: 0.5, as it is 0.5; better on 0 of 2" in str(found)
+    assert all(proof.verdict == "no_better" for proof in found.proofs.values())
+    assert [len(proof.seeds) for proof in found.proofs.values()] == [3, 6, 9]  # each has to do more than the one before it
+    assert all(proof.seeds[0] == 2 for proof in found.proofs.values())
+    assert "what is better on each of 2 seeds is not on others" in " ".join(str(found).split())
+    assert "on 3 seeds more: 0.5, as it is 0.5; better on 0 of 3" in " ".join(str(found).split())
+
+
+def test_the_next_best_takes_the_turn_of_what_was_refuted() -> None:
+    def score(kind: type[nn.Module], normed: bool, seed: int) -> float:
+        return 0.5 + {nn.SELU: 0.3 * (seed < 2), nn.ELU: 0.2, nn.ReLU: -0.1}.get(kind, 0.0)
+
+    found = recommend(judged(score), seeds=2)
+    assert (found.verdict, found.chosen.label) == ("change", "elu")
+    assert {label: proof.verdict for label, proof in found.proofs.items()} == {"selu": "no_better", "elu": "improved"}
+    assert not any(row.better for row in found.rows if "selu" in row.label)  # what holds the refuted change went with it
 
 
 def test_what_is_better_on_all_seeds_but_one_is_not_recommended() -> None:
@@ -343,12 +355,13 @@ def test_a_number_in_the_place_of_a_diverged_training_wins() -> None:
 
 @pytest.fixture(scope="module")
 def sick() -> Recommendation:
-    return recommend(experiment(lambda: deep(nn.Sigmoid, 5), epochs=40), seeds=2, name="stuck")
+    """Logistic layers behind a norm of the inputs: no other norm is an option, so that there is a third as much to try."""
+    return recommend(experiment(lambda: nn.Sequential(nn.BatchNorm1d(6), deep(nn.Sigmoid, 5)), epochs=40), seeds=2, name="stuck")
 
 
-def test_deep_logistic_layers_are_replaced_or_normed(sick: Recommendation) -> None:
+def test_deep_logistic_layers_are_replaced(sick: Recommendation) -> None:
     assert sick.verdict == "change"
-    assert sick.chosen.factors["activation"] != AS_IT_IS or sick.chosen.factors["norm"] != AS_IT_IS
+    assert sick.chosen.factors["activation"] in TEXTBOOK
     assert all(a > b + 0.1 for a, b in zip(sick.chosen.metrics, sick.as_it_is.metrics, strict=True))
     assert sick.proofs[sick.chosen.label].verdict == "improved"
     assert sick.present == ("sigmoid",)
@@ -363,8 +376,8 @@ def test_the_recommended_experiment_gives_the_numbers_that_it_was_recommended_fo
 
 
 def test_every_option_is_a_row_and_says_how_far_it_came(sick: Recommendation) -> None:
-    assert len(sick.rows) == sick.options == 162
-    assert len({r.label for r in sick.rows}) == 162
+    assert len(sick.rows) == sick.options == 54
+    assert len({r.label for r in sick.rows}) == 54
     assert [r.share for r in sick.rows] == sorted((r.share for r in sick.rows), reverse=True)
     assert min(r.share for r in sick.rows) == pytest.approx(30 / 40)  # thirty steps at least
     activations = {r.factors["activation"] for r in sick.finals}
@@ -376,13 +389,13 @@ def test_every_option_is_a_row_and_says_how_far_it_came(sick: Recommendation) ->
 def test_the_text_says_what_it_rests_on(sick: Recommendation) -> None:
     text = str(sick)
     for words in (
-        "stuck: 162 options",
+        "stuck: 54 options",
         f"change it to {sick.chosen.label}: accuracy",
         "better on each of 2 seeds",
-        "on 2 seeds more:",
+        "on 3 seeds more:",
         "before training, the gradient is multiplied by",
         "what matters in the first short trials:",
-        "  norm: ",
+        "  rate: ",
         "activations, each at its best:",
         "in your code:",
     ):
@@ -398,7 +411,7 @@ def test_the_document_holds_everything(sick: Recommendation) -> None:
     assert document["chosen"] == sick.chosen.label
     assert document["textbook"] == list(TEXTBOOK)
     assert document["order"] == list(sick.order)
-    assert len(document["rows"]) == 162
+    assert len(document["rows"]) == 54
     assert document["rows"][0]["proposals"] == [] or document["rows"][0]["proposals"][0]["remedy"]
     assert document["proofs"][sick.chosen.label]["verdict"] == "improved"
     assert document["patch"] == sick.patch

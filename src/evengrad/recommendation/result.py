@@ -107,7 +107,7 @@ class Recommendation:
             before anything was trained to the end on every seed beside the network as it is).
         rows: Every option that was tried, those that came furthest first, among them the best median first.
         chosen: The smallest change that reaches nine tenths of the best gain; the network as it is where the verdict is not `change`.
-        proofs: Label -> its comparison with the network as it is on as many other seeds: that of the chosen change, if the time was enough,
+        proofs: Label -> its comparison with the network as it is on other seeds: that of the chosen change, if the time was enough,
             and of those that were no better there.
         effects: What each factor does in the first short trials.
         present: Activations of the hidden layers as they are.
@@ -149,7 +149,7 @@ class Recommendation:
     @property
     def as_it_is(self) -> Row:
         """The network without a change."""
-        return self[AS_IT_IS]
+        return next(row for row in self.rows if row.label == AS_IT_IS)
 
     @property
     def finals(self) -> tuple[Row, ...]:
@@ -160,9 +160,6 @@ class Recommendation:
     def patch(self) -> str:
         """What to change in one's own code; empty where nothing is to be changed."""
         return "\n".join(f"# {p.summary}\n{p.code}" for p in self.chosen.proposals)
-
-    def __getitem__(self, label: str) -> Row:
-        return next(row for row in self.rows if row.label == label)
 
     def to_json(self) -> str:
         """Returns everything but the experiment as one JSON document; numbers that are not finite are null."""

@@ -116,7 +116,9 @@ def verdict(found: Recommendation) -> tuple[str, list[str]]:
         f"{shown}; the best change, {nearest.label}: {_measured(found, nearest)}, better on {wins} of {plural(len(found.seeds), 'seed')}"
     ]
     lines += [line for row in others if row.label in found.proofs for line in _proof(found, row)]
-    return f"keep it as it is: none of {trained} is better on {_seeds(found)}{' and on others' if found.proofs else ''}", lines
+    if found.proofs:
+        return f"keep it as it is: of {trained}, what is better on {_seeds(found)} is not on others", lines
+    return f"keep it as it is: none of {trained} is better on {_seeds(found)}", lines
 
 
 def _seeds(found: Recommendation) -> str:
@@ -200,8 +202,9 @@ def _order_table(found: Recommendation) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("  here", "textbook", found.metric.replace("_", " "), "min – max", "with"):
         table.add_column(name, justify="left" if name in {"  here", "with"} else "right", overflow="fold")
+    rows = {row.label: row for row in found.rows}
     for place, name in enumerate(found.order, 1):
-        row = found[found.best_of[name]]
+        row = rows[found.best_of[name]]
         table.add_row(
             f"  {place} {name}", str(TEXTBOOK.index(name) + 1), score(found.metric, row.median), _range(found.metric, row), Text(row.label)
         )

@@ -26,6 +26,7 @@ from evengrad.types import Outcome, Trace
 _FEWEST = 30  # steps of a short trial
 _SHORT = (16, 4)  # parts of a training that the two rounds of short trials take
 _BEST_OVERALL = 3  # go to the end whatever their activation
+_PROOFS, _PROOF_SEEDS = 3, 3  # changes that are compared on other seeds, at most; seeds of the first of them, at least
 
 
 def recommend(
@@ -42,8 +43,8 @@ def recommend(
 
     Every combination is trained for a sixteenth of a training (thirty steps at least), the better quarter of them for a quarter, and the
     best of each activation, the best three of all and the network as it is to the end on every seed. Of the best, every change that nine
-    tenths of the gain do not need is taken out again, and what is left must be better on as many other seeds, too. All trials are paired:
-    same seeds, same order of data. The experiment itself is left as it is.
+    tenths of the gain do not need is taken out again, and what is left must be better on other seeds, too. All trials are paired: same
+    seeds, same order of data. The experiment itself is left as it is.
 
     Args:
         experiment: What to look for a better way to build; it need not have a fault.
@@ -196,13 +197,18 @@ class _Search:
                 self._note(option, self.seeds, metrics, 1.0)
 
     def _proved(self, row: Row) -> bool:
-        """Compares on as many other seeds; one that is no better there is out."""
-        others = range(max(self.seeds) + 1, max(self.seeds) + 1 + len(self.seeds))
+        """Compares on other seeds, the second change on twice as many as the first: the more are tried, the more are better by luck."""
+        count = (len(self.proofs) + 1) * max(_PROOF_SEEDS, len(self.seeds))
+        others = range(max(self.seeds) + 1, max(self.seeds) + 1 + count)
         self.say(f"{row.label}: to the end on {plural(len(others), 'seed')} more")
         proof = self.trainings.outcome(row.proposals, others)
         self.proofs[row.label] = proof
-        self.rows[row.label] = replace(row, better=proof.verdict == "improved")
-        return proof.verdict == "improved"
+        if proof.verdict == "improved":
+            return True
+        changed = {factor: level for factor, level in row.factors.items() if level != AS_IT_IS}
+        for label, other in self.rows.items():  # what holds the refuted change, and gained hardly more by it, is out with it
+            self.rows[label] = replace(other, better=other.better and not changed.items() <= other.factors.items())
+        return False
 
     def _metrics(self, among: Sequence[Option], seeds: Sequence[int], steps: int | None) -> list[tuple[Option, tuple[float, ...]]]:
         """Metrics of those that can be trained; why one cannot is kept."""
@@ -244,6 +250,8 @@ class _Search:
         return compared(self.experiment, option.proposals, self.seeds, base.metrics, metrics).verdict == "improved"
 
     def _chosen(self) -> Row | None:
+        if sum(proof.verdict != "improved" for proof in self.proofs.values()) == _PROOFS:
+            return None
         return smallest(list(self.rows.values()), self.rows[AS_IT_IS], self.maximize)
 
     def _without(self, row: Row, factor: str) -> Option:

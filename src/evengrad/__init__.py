@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evengrad.monitor.guards.base import Guard, TrainingStoppedError
     from evengrad.monitor.monitor import Monitor, watch
     from evengrad.range_test import RateRange, rate_range, sharpness, stability_limit
+    from evengrad.recommendation import recommend
     from evengrad.remedies.base import Remedy
     from evengrad.remedies.clipping import clip_adaptive_
     from evengrad.remedies.fold import fold_batchnorm
@@ -71,6 +72,7 @@ __all__ = [
     "lab",
     "lsuv_",
     "rate_range",
+    "recommend",
     "remedies",
     "rules",
     "search",
@@ -98,6 +100,7 @@ _HOME = {
     "watch": "evengrad.monitor.monitor",
     "clip_adaptive_": "evengrad.remedies.clipping",
     "fold_batchnorm": "evengrad.remedies.fold",
+    "recommend": "evengrad.recommendation",
     "rate_range": "evengrad.range_test",
     "RateRange": "evengrad.range_test",
     "sharpness": "evengrad.range_test",

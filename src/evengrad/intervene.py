@@ -58,7 +58,7 @@ def add_causes(report: Report, bench: Bench) -> Report:
         return report
     changes = [c for c in proposed(report.findings, trace) if c.remedy.diagnostic and is_possible(c.proposal.cause, trace)]
     over_time = [f for f in report.findings if f.steps[0] != trace.steps[0] or "curves" in "".join(bench.rules[f.code].needs)]
-    early = [f for f in report.findings if f not in over_time and f.effect_of is None]
+    early = [f for f in report.findings if f not in over_time and not _only_an_effect(f, report.findings)]
     late = [f for f in over_time if f.cause is None and f.effect_of is None and f.severity != SEVERITIES[-1]]
     skipped = dict(report.skipped)
     tried: list[Intervention] = []
@@ -77,6 +77,12 @@ def add_causes(report: Report, bench: Bench) -> Report:
     causes = root_causes(findings)
     proposals = _ranked(proposed(findings, trace), tried, causes)
     return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=proposals, skipped=skipped)
+
+
+def _only_an_effect(finding: Finding, findings: Sequence[Finding]) -> bool:
+    """True if a finding that is at least as severe brings it about: a warning is not taken for the cause of an error without a trial."""
+    roots = [f.severity for f in findings if f.code == finding.effect_of]
+    return any(SEVERITIES.index(severity) <= SEVERITIES.index(finding.severity) for severity in roots)
 
 
 def _at_once(findings: Sequence[Finding], changes: Sequence[Change], bench: Bench, trace: Trace) -> list[Intervention]:

@@ -22,7 +22,7 @@ from evengrad.training import Experiment, evaluate
 from evengrad.trial import Trainings, compared, described, judged, middle, worth
 from evengrad.types import Outcome, Proposal
 
-_NEARLY_BEST = 0.9  # share of the best gain at which a smaller change is preferred
+_NEARLY_BEST = 0.8  # share of the best gain at which a smaller change is preferred
 _FINALISTS = 2  # sets that short trials leave for a whole training
 _SHORT = (8, 4)  # parts of a training that the rounds of short trials take
 _FEWEST = 50  # steps of a short trial

@@ -32,6 +32,7 @@ from evengrad.cli.options import (
     shown_as,
     writable,
 )
+from evengrad.cli.recommend import recommend
 from evengrad.cli.report import report as report_command
 from evengrad.cli.report import show as _show
 from evengrad.cli.search import search
@@ -53,6 +54,7 @@ app = typer.Typer(
 
 app.add_typer(study_commands, name="study")
 app.command()(fix)
+app.command()(recommend)
 app.command()(search)
 app.command()(report_command)
 app.command()(compare)

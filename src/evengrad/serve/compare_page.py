@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from evengrad.report import pictures
 from evengrad.report.compare import Pair, compared
@@ -54,7 +55,7 @@ def _both(reports: tuple[Report, Report], links: tuple[str, str]) -> Markup:
     data = data_block({"curves": shown})
     drawn = [el("figure", el("figcaption", str(c["name"])), el("div", class_="plot", data_curve=str(c["name"]))) for c in shown]
     return join(
-        el("div", *(_side(report, link) for report, link in zip(reports, links, strict=True)), class_="halves"),
+        el("div", *_sides(reports, links), class_="halves"),
         el("h2", "What changed", class_="head"),
         el("div", _table(reports), class_="card"),
         el("h2", "On one axis", class_="head") if drawn else None,
@@ -67,14 +68,20 @@ def _key(reports: tuple[Report, Report]) -> Markup:
     return el("p", *names, class_="meta")
 
 
-def _side(report: Report, link: str) -> Markup:
-    shown, drawn = view(report), profile(report)
-    strips = [join(el("p", s.slope, class_="slope"), pictures.strip(drawn, s)) for s in drawn.strips[:1]] if drawn is not None else []
-    head = el(
-        "div", el("div", el("p", el("a", shown.title, href=link), class_="headline"), el("p", shown.verdict.headline, class_="detail"))
-    )
+def _sides(reports: tuple[Report, Report], links: tuple[str, str]) -> list[Markup]:
+    """Both verdicts, and the gradients by layer before the first step, on one axis."""
+    drawn = profile(replace(reports[0], after=reports[1].trace))
+    strips: list[Markup | None] = [None, None]
+    if drawn is not None and len(drawn.strips) == 2:
+        strips = [join(el("p", s.slope, class_="slope"), pictures.strip(drawn, s)) for s in drawn.strips]
+    return [_side(*side) for side in zip(reports, links, strips, strict=True)]
+
+
+def _side(report: Report, link: str, strip: Markup | None) -> Markup:
+    shown = view(report)
+    head = el("div", el("p", el("a", shown.title, href=link), class_="headline"), el("p", shown.verdict.headline, class_="detail"))
     codes = ", ".join(dict.fromkeys(f.code for f in report.findings)) or "none"
-    return el("section", el("div", head, class_=f"verdict {shown.verdict.tone}"), el("p", f"findings: {codes}", class_="meta"), *strips)
+    return el("section", el("div", head, class_=f"verdict {shown.verdict.tone}"), el("p", f"findings: {codes}", class_="meta"), strip)
 
 
 def _table(reports: tuple[Report, Report]) -> Markup:
@@ -97,7 +104,7 @@ def _table(reports: tuple[Report, Report]) -> Markup:
     rows += [(kind, f"{a:,} times", f"{b:,} times") for kind, (a, b) in found.events.items()]
     head = el("tr", el("th", "", scope="col"), *(el("th", side, scope="col") for side in sides))
     body = [el("tr", el("th", word, scope="row"), el("td", a), el("td", b)) for word, a, b in rows]
-    return el("div", el("table", el("thead", head), el("tbody", *body)), class_="scroll")
+    return el("div", el("table", el("thead", head), el("tbody", *body), class_="changed"), class_="scroll")
 
 
 def _said(value: float | None, form: Callable[[float], str]) -> str:

@@ -54,7 +54,7 @@ def rule_page(rule: type[Rule]) -> str:
     body = join(
         el("h1", f"{rule.code} · {rule.title}"),
         el("p", _words(rule.symptom or "structure"), class_="meta"),
-        el("div", *(el("p", prose(" ".join(part.split()))) for part in story.split("\n\n")), class_="card story"),
+        el("div", *(el("p", prose(" ".join(part.split()))) for part in story.split("\n\n")), class_="card telling"),
         el("h2", "What it says", class_="head") if example is not None else None,
         el("div", el("p", prose(example.message)), class_="card") if example is not None else None,
         _pictures(made, examples.sick[:1], examples.healthy),

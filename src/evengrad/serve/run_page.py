@@ -55,6 +55,10 @@ def run_page(entry: Entry, shown: Shown) -> str:
 
 def broken_page(entry: Entry, message: str, *, salvage: bool) -> str:
     """Returns what is shown of a file that cannot be read."""
-    rest = None if salvage else el("p", el("a", "Read what is undamaged", href=f"/runs/{entry.id}?salvage=1"), class_="after")
+    rest = (
+        None
+        if salvage or "salvage" not in message
+        else el("p", el("a", "Read what is undamaged", href=f"/runs/{entry.id}?salvage=1"), class_="after")
+    )
     note = el("p", "Nothing in the file was executed, and nothing was changed.", class_="meta after")
     return page(entry.path.stem, trouble(entry.path.name, message, note, rest or Markup("")), place="runs")

@@ -82,7 +82,7 @@ class Summaries:
         version, summary = self._known.get(entry.id, (None, None))
         if summary is None:
             summary = Summary(name=entry.path.stem, created=entry.version[1] / 1e9)
-        return {"id": entry.id, "live": entry.live, "fresh": version == entry.version, **vars(summary)}
+        return {"id": entry.id, "file": entry.path.name, "live": entry.live, "fresh": version == entry.version, **vars(summary)}
 
     def _run(self) -> None:
         while not self._stop.is_set():

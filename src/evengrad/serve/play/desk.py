@@ -3,131 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import json
-import os
 import re
-import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-import evengrad
 from evengrad.errors import InputError
 from evengrad.serve.live import event, stream
+from evengrad.serve.play.process import PATIENCE, Message, Worker
 from evengrad.serve.play.state import State
 
-Message = dict[str, Any]
-_PATIENCE = {"look": 20.0, "train": 20.0, "stop": 5.0, "judge": 60.0, "fix": 90.0}  # seconds to wait for an answer
-_BEGIN = 90.0  # seconds that a process may take to import torch
-_SILENT = 30.0  # seconds without a frame after which a training is stuck
+_GLANCE, _ALIVE, _GRACE = 0.5, 15.0, 20.0  # seconds between two looks; of silence; after which a closed page's process ends
 _MOST = 3  # processes; the one that was asked longest ago ends for a new one
 _BYTES = 20_000  # of a request
-_LINE = 8 * 2**20  # bytes of an answer
-
-
-class Worker:
-    """A process, the answers that are waited for, and the frames of its training."""
-
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
-        self._ready = asyncio.Event()
-        self._numbers = itertools.count(1)
-        self.frames: asyncio.Queue[Message] = asyncio.Queue(maxsize=256)
-        self.training, self.heard = False, time.monotonic()
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be asked."""
-        return self._process is not None and self._process.returncode is None
-
-    async def start(self) -> None:
-        """Starts the process; it imports torch, which this one does not."""
-        home = str(Path(evengrad.__file__).parents[1])
-        paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "evengrad.serve.play.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            limit=_LINE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        )
-        self._reader = asyncio.create_task(self._read())
-
-    async def ask(self, what: str, message: Message) -> Message:
-        """Returns the answer to a question.
-
-        Raises:
-            TimeoutError: if none came in time; the process is stuck.
-            InputError: if the process ended, or refuses.
-        """
-        await asyncio.wait_for(self._ready.wait(), _BEGIN)
-        if self._process is None or self._process.stdin is None or not self.alive:
-            raise InputError("the process that networks run in has ended; reload the page")
-        number = next(self._numbers)
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        self.training = self.training or what == "train"
-        self._process.stdin.write(json.dumps({**message, "do": what, "id": number}).encode() + b"\n")
-        try:
-            await self._process.stdin.drain()
-            return await asyncio.wait_for(future, _PATIENCE[what])
-        finally:
-            self._waiting.pop(number, None)
-
-    def kill(self) -> None:
-        """Ends the process at once."""
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-
-    async def close(self) -> None:
-        """Ends the process and waits until it is gone."""
-        self.kill()
-        if self._process is not None:
-            await self._process.wait()
-        if self._reader is not None:
-            await self._reader
-
-    async def _read(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(ValueError, ConnectionError):  # a line beyond all measure: the process is of no use
-            async for line in self._process.stdout:
-                self._sort(json.loads(line))
-        self.kill()
-        self._ready.set()
-        self.training = False
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(InputError("the process that networks run in ended; it is started again with the next change"))
-        self._put({"ended": "the process that networks run in ended"})
-
-    def _sort(self, message: Message) -> None:
-        self.heard = time.monotonic()
-        if "ready" in message:
-            self._ready.set()
-        elif "run" in message:
-            self.training = "ended" not in message
-            self._put(message)
-        else:
-            future = self._waiting.get(message.get("id", 0))
-            if future is not None and not future.done():
-                future.set_result(message)
-
-    def _put(self, message: Message) -> None:
-        if self.frames.full():
-            self.frames.get_nowait()
-        self.frames.put_nowait(message)
 
 
 class Desk:
@@ -137,6 +29,8 @@ class Desk:
         self._workers: OrderedDict[str, Worker] = OrderedDict()
         self._spare: asyncio.Task[Worker] | None = None
         self._lock: asyncio.Lock | None = None
+        self._watched: Counter[str] = Counter()
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def prepare(self) -> None:
         """Starts a process before it is asked anything: importing torch takes seconds."""
@@ -147,7 +41,7 @@ class Desk:
         """Answers one question: `{"session": …, "do": "look", "state": {…}}`."""
         try:
             message = await _message(request)
-            state = vars(State.of(message.get("state") or {}))
+            state = vars(State.of(message.get("state", {})))
             worker = await self._worker(message["session"])
             asked = {"state": state, "points": bool(message.get("points")), "named": str(message.get("named") or "")[:200]}
             try:
@@ -170,6 +64,8 @@ class Desk:
 
     async def close(self) -> None:
         """Ends every process."""
+        for task in self._leaving:
+            task.cancel()
         if self._spare is not None:
             self._workers["spare"] = await self._spare
             self._spare = None
@@ -178,15 +74,33 @@ class Desk:
         self._workers.clear()
 
     async def _frames(self, session: str) -> AsyncIterator[str]:
-        worker = await self._worker(session)
-        yield event("open", {})
-        while worker is self._workers.get(session):
-            try:
-                yield event("frame", await asyncio.wait_for(worker.frames.get(), 5))
-            except TimeoutError:
-                yield ": still here\n\n"
-            if worker.training and time.monotonic() - worker.heard > _SILENT:
-                worker.kill()
+        self._watched[session] += 1
+        try:
+            yield event("open", {})
+            silent = time.monotonic()
+            while True:
+                worker = self._workers.get(session)  # another one after the first was killed
+                message = None if worker is None else await worker.next_frame(_GLANCE)
+                if worker is None:
+                    await asyncio.sleep(_GLANCE)
+                if message is not None:
+                    silent = time.monotonic()
+                    yield event("frame", message)
+                elif time.monotonic() - silent > _ALIVE:
+                    silent = time.monotonic()
+                    yield ": still here\n\n"
+        finally:
+            self._watched[session] -= 1
+            task = asyncio.create_task(self._leave(session))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, session: str) -> None:
+        """Ends the process of a page that was closed, unless it comes back."""
+        await asyncio.sleep(_GRACE)
+        if self._watched[session] <= 0 and (worker := self._workers.pop(session, None)) is not None:
+            del self._watched[session]
+            await worker.close()
 
     async def _worker(self, session: str) -> Worker:
         self._lock = self._lock or asyncio.Lock()
@@ -222,8 +136,8 @@ async def _message(request: Request) -> Message:
         message = json.loads(body)
     except ValueError as error:
         raise InputError(f"expected JSON: {error}") from error
-    if not isinstance(message, dict) or not isinstance(message.get("state") or {}, dict) or message.get("do") not in _PATIENCE:
-        raise InputError(f'expected {{"session": …, "do": one of {", ".join(_PATIENCE)}, "state": {{…}}}}')
+    if not isinstance(message, dict) or not isinstance(message.get("state", {}), dict) or message.get("do") not in PATIENCE:
+        raise InputError(f'expected {{"session": …, "do": one of {", ".join(PATIENCE)}, "state": {{…}}}}')
     message["session"] = _session(message.get("session"))
     if message["session"] is None:
         raise InputError("expected a session of 8 to 40 letters and digits")

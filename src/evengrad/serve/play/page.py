@@ -10,7 +10,25 @@ from evengrad.serve.frame import page
 from evengrad.serve.play.presets import START, STUDIES, SYMPTOMS, Preset
 from evengrad.serve.play.state import CHOICES, RANGES, State
 
-_RATES = ("1e-8", "0.0001", "0.0005", "0.001", "0.005", "0.01", "0.02", "0.03", "0.05", "0.1", "0.3", "1", "1.5", "3", "10", "100")
+_RATES = (
+    "1e-8",
+    "0.00001",
+    "0.0001",
+    "0.0005",
+    "0.001",
+    "0.005",
+    "0.01",
+    "0.02",
+    "0.03",
+    "0.05",
+    "0.1",
+    "0.3",
+    "1",
+    "1.5",
+    "3",
+    "10",
+    "100",
+)
 _CLIPS = ("0", "0.1", "0.5", "1", "5")
 _BATCHES = ("1", "2", "4", "12", "16", "20", "32", "64", "128", "256", "500")
 _SAMPLES = ("12", "16", "20", "40", "100", "200", "500")
@@ -20,7 +38,11 @@ def play_page(token: str) -> str:
     """Returns the page; what it shows is computed by a worker process, and drawn by a script."""
     every = {p.key: {"title": p.title, "note": p.note, "state": dict(p.state)} for p in (START, *SYMPTOMS, *STUDIES)}
     body = join(
-        el("header", el("h1", "Playground"), el("p", "", id="note", class_="meta")),
+        el(
+            "header",
+            el("h1", "Playground"),
+            el("p", el("span", "", id="note"), " ", el("b", "", id="applied", class_="applied"), class_="meta"),
+        ),
         el("div", _controls(), _views(), class_="bench"),
         _answers(),
         data_block({"defaults": asdict(State()), "presets": every}),
@@ -61,7 +83,13 @@ def _views() -> Markup:
         "div",
         el("label", "scale of the initial weights ", el("output", "1", id="scale-said", for_="scale"), for_="scale"),
         el("input", type="range", id="scale", min="-1", max="1", step="0.02", list="marks"),
-        el("div", el("span", "vanishing"), el("span", "healthy"), el("span", "exploding"), class_="ends"),
+        el(
+            "div",
+            el("span", "ten times smaller"),
+            el("span", "as the initialiser draws them"),
+            el("span", "ten times larger"),
+            class_="ends",
+        ),
         class_="scale-box",
     )
     verdict = el("p", el("b", "", id="word"), el("span", "", id="gain"), class_="word", role="status")
@@ -99,9 +127,9 @@ def _views() -> Markup:
         el(
             "figcaption",
             "units by layer: ",
-            el("i", class_="box dead"),
+            el("i", class_="chip dead"),
             "dead (share of units) ",
-            el("i", class_="box saturated"),
+            el("i", class_="chip saturated"),
             "saturated (share of values)",
         ),
         el("div", id="units", class_="plot"),

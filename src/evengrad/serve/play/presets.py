@@ -78,7 +78,12 @@ SYMPTOMS: tuple[Preset, ...] = (
         data="blobs",
     ),
     _preset(
-        "saturated_activation", "Saturated units", "Weights so large that tanh is flat nearly everywhere.", depth=5, width=32, scale=5.0
+        "saturated_activation",
+        "Saturated units",
+        "Weights so large that tanh is flat nearly everywhere.",
+        depth=5,
+        width=32,
+        initialiser="normal_1",
     ),
     _preset(
         "identical_units",
@@ -119,7 +124,7 @@ SYMPTOMS: tuple[Preset, ...] = (
         rate=1.5,
     ),
     _preset(
-        "oscillating_loss", "Oscillating loss", "Small batches and a long step: it never settles.", depth=3, width=16, rate=1.0, batch=4
+        "oscillating_loss", "Oscillating loss", "Small batches and a long step: it never settles.", depth=3, width=16, rate=0.3, batch=4
     ),
     _preset(
         "loss_spike",
@@ -127,14 +132,20 @@ SYMPTOMS: tuple[Preset, ...] = (
         "It learns, and now and then forgets.",
         activation="relu",
         initialiser="he_normal",
-        depth=6,
+        depth=4,
         width=32,
-        optimizer="adam",
+        optimizer="rmsprop",
         rate=0.03,
-        data="spirals",
+        data="moons",
     ),
     _preset(
-        "loss_stuck", "Loss that does not fall", "It begins, and stays, at chance.", activation="sigmoid", depth=12, width=16, rate=0.01
+        "loss_stuck",
+        "Loss that does not fall",
+        "Weights three times too large: it begins, and stays, at chance.",
+        depth=5,
+        width=32,
+        initialiser="normal_1",
+        scale=3.0,
     ),
     _preset(
         "plateau", "Plateau", "It falls for a while and then rests.", activation="sigmoid", depth=3, width=16, rate=0.05, data="spirals"
@@ -145,8 +156,8 @@ SYMPTOMS: tuple[Preset, ...] = (
         "It falls, but the step is too short.",
         depth=3,
         width=16,
-        rate=0.0005,
-        optimizer="sgd",
+        rate=1e-05,
+        optimizer="adam",
         data="moons",
     ),
     _preset("no_parameter_update", "Weights that do not move", "A rate of a hundred-millionth.", rate=1e-8, optimizer="sgd", depth=3),

@@ -73,7 +73,7 @@ class Workshop:
             if seen.trace is not None:
                 proposals |= {c.proposal.summary: c.proposal for c in proposed(late, seen.trace)}
         self._proposals.setdefault(plain(state), {}).update(proposals)
-        ordered = sorted(findings.values(), key=lambda f: (f.effect_of is not None, SEVERITIES.index(f.severity)))
+        ordered = sorted(findings.values(), key=lambda f: (SEVERITIES.index(f.severity), f.effect_of is not None))
         looked = f"{len(report.checked)} rules before the first step"
         if seen is not None and seen.trace is not None:
             looked += f", {len(seen.checked)} over {len(seen.trace.curves['loss'].steps):,} steps"

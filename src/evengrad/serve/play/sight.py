@@ -17,7 +17,7 @@ from evengrad.types import Floats, Trace
 
 _COLUMNS = frozenset({"grad_out_norm", "out_spread", "dead_fraction", "saturated_fraction"})
 GRID = 48  # cells along each side of the plane
-_STEEP, _FLAT = 1.35, 0.74  # factors a layer beyond which twenty layers lose or gain more than two and a half decades
+_STEEP, _FAR = 0.13, 2.25  # decades a layer, and decades in all, beyond which first layers learn otherwise than last ones
 
 
 def layers(rig: Rig, batch: Batch) -> dict[str, Any]:
@@ -44,7 +44,10 @@ def word(trace: Trace, gain: float | None) -> str:
         return "exactly zero"
     if gain is None:
         return "too shallow to tell"
-    return "vanishing" if gain < _FLAT else "exploding" if gain > _STEEP else "healthy"
+    decades, rows = math.log10(gain) if gain > 0 else -math.inf, len(known)
+    if abs(decades) <= _STEEP and abs(decades) * (rows - 1) <= _FAR:
+        return "healthy"
+    return "vanishing" if decades < 0 else "exploding"
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ const FIELDS = ["data", "samples", "depth", "width", "activation", "initialiser"
 const WORDS = { healthy: "good", vanishing: "bad", exploding: "bad", "exactly zero": "bad", "not finite": "bad" };
 
 let state = { ...defaults }, looked = null, before = null, points = null, losses = { steps: [], values: [] }, past = null;
-let run = null, training = false, plane = null, drawn = "";
+let run = null, over = null, training = false, plane = null, drawn = "";
 
 /* --- the state: controls, address, presets --- */
 
@@ -51,6 +51,7 @@ const into = () => {
   find("#preset").value = chosen;
   find("#note").textContent = presets[chosen]?.note ?? "A state of your own; its address is a link to it.";
   find("#undo").hidden = !state.fix;
+  find("#applied").textContent = state.fix ? `Applied: ${state.fix}.` : "";
 };
 
 /* --- pictures --- */
@@ -112,7 +113,7 @@ const curve = () => {
   const lines = [];
   if (past?.steps.length) lines.push({ name: "before the fix", kind: "second", ...past });
   if (losses.steps.length) lines.push({ name: "loss", kind: "first", ...losses });
-  if (lines.length) plot(find("#loss"), lines, { height: 240 });
+  if (lines.length) plot(find("#loss"), lines, { height: 300 });
   else find("#loss").replaceChildren(node("p", { class: "soft empty" }, "Press Train to see it fall, or not."));
 };
 
@@ -151,6 +152,7 @@ const change = (changes, { keep = false } = {}) => {
   state = { ...state, ...changes };
   if (!keep) { state.fix = ""; before = past = null; find("#answers").hidden = true; }
   losses = { steps: [], values: [] };
+  over = run ?? over;
   run = plane = null;
   idle();
   find("#accuracy").textContent = "";
@@ -160,8 +162,10 @@ const change = (changes, { keep = false } = {}) => {
 };
 
 const train = async () => {
-  if (training) { run = null; idle(); await ask("stop").catch((e) => say(e.message, true)); return; }
+  if (training) { over = run ?? over; run = null; idle(); await ask("stop").catch((e) => say(e.message, true)); return; }
   losses = { steps: [], values: [] };
+  over = run ?? over;
+  run = null;
   training = true;
   find("#train").textContent = "Stop";
   say("training");
@@ -169,7 +173,7 @@ const train = async () => {
 };
 
 const frame = (message) => {
-  if (message.run !== undefined && run !== null && message.run !== run) return;
+  if (message.run !== undefined && (run === null ? message.run === over : message.run !== run)) return;
   if (message.ended !== undefined) {
     if (message.run === undefined || message.run === run) { idle(); if (message.ended !== "stopped") say(message.ended === "done" ? `trained ${losses.steps.length ? losses.steps[losses.steps.length - 1] + 1 : 0} steps` : message.ended, message.ended !== "done"); }
     return;
@@ -223,7 +227,7 @@ const fix = (named = "") => busy(find("#fix"), "trying changes by short training
   for (const t of found.tried) rows.push(node("tr", { class: t.summary === found.fix ? "chosen" : null }, node("th", { scope: "row" }, `${t.summary === found.fix ? "✓ " : ""}${t.summary}`), node("td", { class: "n" }, percent(t.metric))));
   const head = node("tr", {}, node("th", { scope: "col" }, "change"), node("th", { scope: "col", class: "n" }, "right after a short training"));
   const chosen = found.tried.find((t) => t.summary === found.fix);
-  const code = chosen?.code ? [node("h3", { class: "head" }, "In your code"), node("pre", { tabindex: "0" }, chosen.code)] : [];
+  const code = chosen?.code ? [node("h3", { class: "head" }, "In your code"), node("pre", { tabindex: "0", "aria-label": "code to change" }, ...chosen.code.split("\n").map((l) => node("span", { class: { "+": "add", "-": "del" }[l[0]] }, `${l}\n`)))] : [];
   answer(found.better ? `Fixed: ${percent(found.before)} → ${percent(chosen.metric)}` : "Tried, and no better", node("div", { class: "scroll" }, node("table", {}, node("thead", {}, head), node("tbody", {}, ...rows))), ...code);
   before = was;
   past = curveWas;

@@ -49,7 +49,7 @@ const line = (row) => {
   away.addEventListener("blur", () => { away.textContent = "Delete"; away.classList.remove("sure"); });
   const live = row.live ? node("span", { class: "mark live" }, node("i", { class: "pulse" }), "running") : null;
   const loss = node("span", { class: "loss" }, spark(row.spark), node("span", {}, row.loss));
-  return node("tr", {}, node("td", {}, pick), node("th", { scope: "row", class: "col-name" }, node("a", { href: `/runs/${row.id}` }, row.name), live, node("div", { class: "soft" }, row.model)),
+  return node("tr", {}, node("td", {}, pick), node("th", { scope: "row", class: "col-name" }, node("a", { href: `/runs/${row.id}` }, row.name), live, row.file.replace(/\.evengrad$/, "") === row.name ? null : node("div", { class: "soft file" }, row.file), row.model ? node("div", { class: "soft" }, row.model) : null),
     node("td", { class: "whole soft" }, moment(row.created)), node("td", { class: "n" }, row.steps ? row.steps.toLocaleString("en") : ""), node("td", {}, loss), node("td", {}, findings(row)), node("td", { class: "n" }, away));
 };
 
@@ -69,7 +69,7 @@ const compared = () => {
 };
 
 const wanted = (row) => {
-  const text = `${row.name} ${row.model} ${row.codes.join(" ")} ${row.trouble ? "damaged" : ""}`.toLowerCase();
+  const text = `${row.name} ${row.file} ${row.model} ${row.codes.join(" ")} ${row.trouble ? "damaged" : ""}`.toLowerCase();
   const words = find("#filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   return words.every((w) => text.includes(w)) && (!find("#running").checked || row.live) && (!find("#troubled").checked || total(row) > 0);
 };

@@ -1,0 +1,137 @@
+"""What each address of the page shows."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from evengrad.lab.rows import Run as StudyRun
+from evengrad.lab.rows import Store
+from evengrad.lab.study import Row
+from evengrad.report import Report
+from evengrad.report.markup import prose
+from evengrad.rules import discovered
+from evengrad.serve.app import create_app
+from tests.serve.conftest import BASE, TOKEN, keep_run
+
+Key = Callable[[str], str]
+
+
+def listed(client: TestClient, *, within: float = 10.0) -> list[dict[str, object]]:
+    """Returns the rows once each was looked at."""
+    until = time.monotonic() + within
+    while True:
+        rows: list[dict[str, object]] = client.get("/api/runs").json()
+        if all(row["fresh"] for row in rows) or time.monotonic() > until:
+            return rows
+        time.sleep(0.05)
+
+
+def test_the_list_tells_name_loss_and_findings(client: TestClient) -> None:
+    rows = {row["name"]: row for row in listed(client)}
+    assert rows["sigmoid"]["findings"][0] >= 1
+    assert "VAN001" in rows["sigmoid"]["codes"]
+    assert "VAN001" not in rows["tanh"]["codes"]
+    assert rows["sigmoid"]["steps"] == 30
+    assert (rows["sigmoid"]["spark"][0], rows["sigmoid"]["spark"][-1]) == (1.0, 0.0)
+
+
+def test_a_run_that_comes_later_is_listed(client: TestClient, store: Path) -> None:
+    keep_run(store, "later")
+    assert "later" in {row["name"] for row in listed(client)}
+
+
+def test_a_thousand_runs_are_listed_in_a_fifth_of_a_second(tmp_path: Path) -> None:
+    one = keep_run(tmp_path, "one", steps=5)
+    for i in range(999):
+        shutil.copy(one, tmp_path / f"copy-{i}.evengrad")
+    with TestClient(create_app(tmp_path, token=TOKEN), base_url=BASE) as client:
+        cold = _seconds(lambda: client.get("/api/runs"))  # before any of them was read
+        warm = min(_seconds(lambda: client.get("/api/runs")) for _ in range(5))
+        assert len(client.get("/api/runs").json()) == 1000
+    assert warm < 0.2, f"cold {cold:.3f} s, warm {warm:.3f} s"
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def test_the_page_of_a_run_is_its_report(client: TestClient, key: Key) -> None:
+    page = client.get(f"/runs/{key('sigmoid')}").text
+    assert "gradient vanishes" in page
+    assert client.get(f"/runs/{key('sigmoid')}/article").text in page
+
+
+def test_reports_are_downloaded(client: TestClient, key: Key) -> None:
+    page = client.get(f"/runs/{key('sigmoid')}/report.html")
+    assert page.headers["content-disposition"] == 'attachment; filename="sigmoid.html"'
+    assert "<!doctype html>" in page.text
+    report = Report.from_json(client.get(f"/runs/{key('sigmoid')}/report.json").text)
+    assert "VAN001" in {f.code for f in report.findings}
+
+
+def test_two_runs_are_compared(client: TestClient, key: Key) -> None:
+    page = client.get(f"/compare?a={key('sigmoid')}&b={key('tanh')}").text
+    assert "findings gone" in page
+    assert "VAN001" in page
+    assert page.count('<svg class="bars"') == 2
+    assert "Choose two runs" in client.get("/compare").text
+    assert "gone" in client.get("/compare?a=no&b=no").text
+
+
+def test_every_rule_is_explained(client: TestClient) -> None:
+    listing = client.get("/rules").text
+    for code, rule in discovered().items():
+        page = client.get(f"/rules/{code}")
+        assert page.status_code == 200
+        assert prose(rule.helps) in page.text
+        assert f"/rules/{code}" in listing
+
+
+def test_what_is_not_there_is_said(client: TestClient) -> None:
+    for address in ("/runs/0123456789abcdef", "/rules/XYZ999", "/studies/9", "/nowhere", "/static/app.py"):
+        answer = client.get(address)
+        assert answer.status_code == 404
+        assert "Not here" in answer.text
+
+
+@pytest.fixture
+def study(store: Path) -> Path:
+    rows = {
+        f"{a}{s}": Row({"activation": a}, s, {"test_accuracy": 0.5 + s / 10, "loss": np.nan if s else 1.0})
+        for a in ("relu", "<b>")
+        for s in range(3)
+    }
+    with Store(store) as kept:
+        kept.put("six", rows)
+        kept.add(
+            StudyRun(
+                study="six", file="", quick=True, fields={"seeds": 3}, addresses=list(rows), finished="2026-01-02T03:04:05", seconds=2.0,
+                computed=6, machine="here", versions={}, command="evengrad study run six",
+            )
+        )  # fmt: skip
+    return store
+
+
+def test_studies_show_each_arm_as_a_distribution(client: TestClient, study: Path) -> None:
+    assert ">six<" in client.get("/studies").text
+    page = client.get("/studies/1").text
+    assert "activation relu" in page
+    assert "activation &lt;b&gt;" in page
+    assert page.count('class="box"') == 2
+    assert "2 of 3 not finite" in client.get("/studies/1?value=loss").text
+
+
+def test_a_folder_that_is_not_there_is_an_empty_list(tmp_path: Path) -> None:
+    with TestClient(create_app(tmp_path / "none", token=TOKEN), base_url=BASE) as client:
+        assert client.get("/api/runs").json() == []
+        assert "No study has been run" in client.get("/studies").text
+    assert not (tmp_path / "none").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evengrad.report.explained.pages import write_all
 from evengrad.report.html import write, write_many
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -81,10 +82,15 @@ def test_clicking_a_layer_shows_its_history(samples: ModuleType, visit: Any, tmp
     page.mouse.click(box["x"] + 40, box["y"] + box["height"] - 3)
     assert said.inner_text().startswith("layer 1 (net.0): gradient")
     assert page.locator(".curves [aria-selected=true]").inner_text() == "layer and step"
+    along = page.locator(".said.along")
+    assert along.inner_text().startswith("step 32: gradient along depth")
+    assert page.locator(".plot.along svg").get_attribute("aria-label") == "step 32 over the layers"
     page.locator(".planes button", has_text="dead").click()
+    assert "dead" in along.inner_text()
     assert "dead" in said.inner_text()
     page.locator(".curves button", has_text="loss").click()
     assert "loss" in said.inner_text()
+    assert not along.is_visible()
 
 
 def test_the_keyboard_does_what_the_pointer_does(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
@@ -114,3 +120,109 @@ def test_sections_of_one_page_do_not_mix(samples: ModuleType, visit: Any, tmp_pa
     second.locator("canvas.heat").click(position={"x": 5, "y": 5})
     assert second.locator(".said").first.inner_text().startswith("layer 12")
     assert "loss" in page.locator("#report-1 .said >> nth=0").inner_text()
+
+
+def test_dragging_and_keys_zoom(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
+    page = visit(write(samples.run(), tmp_path / "r.html"))
+    box, ends = page.locator("canvas.heat").bounding_box(), page.locator(".ends.run")
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 60, steps=4)
+    page.mouse.up()
+    assert ends.inner_text().split("\n")[0] == "step 80"
+    assert page.locator(".curves [aria-selected=true]").inner_text() == "loss"  # to zoom is not to pin
+    page.locator(".key button", has_text="show all").click()
+    assert "input at the bottom" in ends.inner_text()
+    page.locator("canvas.heat").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("+")
+    assert ends.inner_text().split("\n")[-1] == "step 236"
+    page.keyboard.press("End")  # the view follows
+    assert ends.inner_text().split("\n")[-1] == "step 476"
+    page.keyboard.press("Escape")
+    assert ends.inner_text().split("\n")[0] == "step 0"
+
+
+def test_a_run_of_many_layers_and_steps_is_one_picture_that_stays_smooth(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
+    report = samples.run(steps=3000, every=1, depth=1500)
+    path = write(report, tmp_path / "r.html")
+    assert path.stat().st_size < 12_000_000
+    page = visit(path)
+    page.locator(".key .ramp").wait_for()
+    box, read = page.locator("canvas.heat").bounding_box(), page.locator(".read")
+    page.mouse.move(box["x"] + box["width"] - 0.4, box["y"] + 30)
+    assert read.inner_text().startswith("steps 2,997 to 2,999 · layer 1")
+    assert read.inner_text().endswith(" · not finite")
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] - 0.4)
+    assert "layer 1 (net.0) to layer 3" in read.inner_text()
+    assert "exactly zero to" in read.inner_text()  # the first layer fell silent, the third did not
+    page.mouse.click(box["x"] + 50, box["y"] + 50)
+    assert page.locator(".plot.time .band").count() == 1
+    milliseconds = page.evaluate(
+        """() => {
+          const canvas = document.querySelector("canvas.heat"), box = canvas.getBoundingClientRect(), start = performance.now();
+          for (let i = 0; i < 100; i++)
+            canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + 3 * i, clientY: box.top + i, bubbles: true }));
+          return (performance.now() - start) / 100;
+        }"""
+    )
+    assert milliseconds < 16  # sixty frames a second
+
+
+def test_the_page_prints_whole(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
+    page = visit(write(samples.fixed(), tmp_path / "r.html"))
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+    assert page.pdf(path=str(tmp_path / "r.pdf")).startswith(b"%PDF")
+
+
+def test_a_finding_tells_what_it_means(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
+    page = visit(write(samples.check(), tmp_path / "r.html"))
+    lesson = page.locator("summary", has_text="What VAN001 means")
+    lesson.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".lesson .chart").first.is_visible()
+    assert "What helps" in page.locator(".lesson").first.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(samples: ModuleType, visit: Any, tmp_path: Path, scheme: str) -> None:
+    page = visit(write(samples.fixed(), tmp_path / "r.html"))
+    page.emulate_media(color_scheme=scheme)
+    names = ("ink", "soft", "accent", "bad", "warn", "good")
+    colours = {n: page.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('--{n}')") for n in (*names, "card", "bg")}
+    for name in names:
+        for ground in ("card", "bg"):
+            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)  # WCAG 2.1 AA for text
+
+
+def contrast(one: str, other: str) -> float:
+    def light(colour: str) -> float:
+        parts = [int(colour.strip()[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", ["VAN001", "activations", "initialisers", "index"])
+def test_explanations_open_and_fit_a_phone(visit: Any, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "explain"
+    write_all(folder)
+    page = visit(folder / f"{name}.html")
+    page.set_viewport_size({"width": 380, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    page.locator("nav a", has_text="Activations").click()
+    assert page.locator("h1").inner_text() == "Activations"
+
+
+def test_a_notebook_shows_the_page_in_its_own_frame(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<!doctype html><meta charset='utf-8'><p id='own'>mine</p>{samples.run()._repr_html_()}", encoding="utf-8")
+    page = visit(notebook)
+    frame = page.frame_locator("iframe")
+    frame.locator(".key .ramp").wait_for()
+    frame.locator("canvas.heat").click(position={"x": 5, "y": 5})
+    assert frame.locator(".said").first.inner_text().startswith("layer 12")
+    assert page.evaluate("getComputedStyle(document.getElementById('own')).fontSize") == "16px"  # the page's 15px stay inside

@@ -129,7 +129,7 @@ def _gradient(ax: Axes, found: Profile) -> None:
     for row, colour, look in zip(found.strips, (BLUE, ORANGE), ("o-", "s--"), strict=False):
         x = np.arange(1, len(row.bars) + 1)
         values = [10.0**b.decades if b.state == "value" else math.nan for b in row.bars]
-        name = f"{row.label}  {row.slope}".strip()
+        name = f"{row.label}  {row.slope.partition(' (')[0]}".strip()
         ax.plot(x, values, look, color=colour, markersize=3.5, linewidth=1.4, label=name or None)
         for state, mark, shade, y in (("zero", "o", ZERO, bottom), ("nan", "x", NOT_FINITE, 10.0**found.high)):
             at = [k for k, b in zip(x, row.bars, strict=True) if b.state == state]
@@ -137,11 +137,11 @@ def _gradient(ax: Axes, found: Profile) -> None:
                 word = {"zero": "exactly zero", "nan": "not finite"}[state]
                 ax.plot(at, [y] * len(at), mark, color=shade, clip_on=False, linestyle="", label=word)
     ax.set_yscale("log")
-    ax.set_ylim(10.0**found.low, 10.0**found.high)
+    ax.set_ylim(10.0**found.low, 1.6 * 10.0**found.high)
     ax.axhline(1.0, color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
     _label(ax, "gradient that reaches each layer, relative to the last", f"{found.first} … {found.last}", "")
     ax.locator_params(axis="x", integer=True)
-    _legend(ax, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2)
+    _legend(ax, loc="upper left", bbox_to_anchor=(0, -0.3), ncols=2)
 
 
 def _heat(ax: Axes, plane: Plane, trace: Trace) -> None:
@@ -156,7 +156,7 @@ def _heat(ax: Axes, plane: Plane, trace: Trace) -> None:
             shown = np.log10(np.where(shown > 0, shown, np.nan))
         colours, low, high = list(_DIVERGING), plane.centre - plane.reach, plane.centre + plane.reach
     options: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": box, "interpolation": "nearest"}
-    image = ax.imshow(shown, cmap=LinearSegmentedColormap.from_list("evengrad", colours), vmin=low, vmax=high, **options)
+    ax.imshow(shown, cmap=LinearSegmentedColormap.from_list("evengrad", colours), vmin=low, vmax=high, **options)
     states = [("not finite", np.isinf(values), NOT_FINITE)] + ([("exactly zero", values == 0, ZERO)] if plane.scale == "log" else [])
     for name, mask, colour in states:
         if mask.any():
@@ -165,17 +165,28 @@ def _heat(ax: Axes, plane: Plane, trace: Trace) -> None:
     ax.set_xlim(box[0], max(box[1], box[0] + 1))
     ax.set_ylim(box[2], box[3])
     ax.grid(False)
-    bar = ax.get_figure().colorbar(image, ax=ax, pad=0.02)  # type: ignore[union-attr]
-    if plane.scale == "log":
-        ticks = np.unique(np.linspace(low, high, 5).round())
-        bar.set_ticks(list(ticks), labels=[f"1e{int(t)}" if abs(t) > 2 else f"{10.0**t:g}" for t in ticks])
-    else:
-        bar.set_ticks([0, 0.5, 1], labels=["0%", "50%", "100%"])
-    bar.ax.tick_params(colors=SOFT, labelsize=_SIZE - 1)
-    bar.outline.set_visible(False)
+    _scale(ax, plane, colours, (low, high))
     _label(ax, plane.title, "step", "layer, input at the bottom")
     ax.locator_params(axis="y", integer=True)
     _legend(ax, loc="upper right", bbox_to_anchor=(1, -0.1), ncols=2)
+
+
+def _scale(ax: Axes, plane: Plane, colours: list[str], span: tuple[float, float]) -> None:
+    """Draws the colours beside a heatmap; matplotlib's own bar is clipped by a path whose name in a file changes from run to run."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    bar = ax.inset_axes((1.02, 0, 0.025, 1))
+    ramp = np.linspace(0, 1, 256)[:, None]
+    bar.imshow(ramp, cmap=LinearSegmentedColormap.from_list("evengrad", colours), origin="lower", aspect="auto", extent=(0, 1, *span))
+    bar.set_xticks([])
+    bar.yaxis.tick_right()
+    if plane.scale == "log":
+        ticks = np.unique(np.linspace(*span, 5).round())
+        bar.set_yticks(list(ticks), labels=[f"1e{int(t)}" if abs(t) > 2 else f"{10.0**t:g}" for t in ticks])
+    else:
+        bar.set_yticks([0, 0.5, 1], labels=["0%", "50%", "100%"])
+    bar.tick_params(colors=SOFT, labelsize=_SIZE - 1)
+    bar.spines[:].set_visible(False)
 
 
 def _loss(ax: Axes, trace: Trace) -> None:

@@ -132,6 +132,7 @@ def _data(shown: View, trace: Trace | None) -> dict[str, Any]:
     names = [span_label(trace, int(a), int(b) - 1) for a, b in zip(size.rows, size.rows[1:], strict=False)]
     ends = [[int(trace.steps[a]), int(trace.steps[b - 1])] for a, b in zip(size.steps, size.steps[1:], strict=False)]
     short = [layer_label(trace, int(a), name=False) for a in size.rows[:-1]]
+    short[-1] = layer_label(trace, len(trace.layers) - 1, name=False)
     return {**out, "steps": ends, "layers": names, "short": short, "planes": [_plane(p) for p in shown.planes]}
 
 

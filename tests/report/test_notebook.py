@@ -1,0 +1,28 @@
+"""Report -> what a notebook shows: a frame that holds the whole page and lets nothing out."""
+
+from __future__ import annotations
+
+import html
+import re
+from types import ModuleType
+
+import pytest
+
+from evengrad.report.html import render
+from evengrad.report.notebook import framed
+
+
+@pytest.mark.parametrize("name", ["check", "run", "hostile"])
+def test_a_report_shows_its_page_in_a_frame(samples: ModuleType, name: str) -> None:
+    report = getattr(samples, name)()
+    frame = re.fullmatch(r'<iframe sandbox="allow-scripts" title="([^"]*)" style="[^"]*" srcdoc="([^"]*)"></iframe>', report._repr_html_())
+    assert frame is not None
+    assert html.unescape(frame[2]) == render(report)
+    assert "<" not in frame[1]
+
+
+def test_a_page_that_is_too_large_becomes_its_text() -> None:
+    shown = framed("x" * 9_000_000, title="t", otherwise="layer <script>")
+    assert shown.startswith("<pre>layer &lt;script&gt;")
+    assert "9 MB" in shown
+    assert len(shown) < 500

@@ -15,7 +15,7 @@ from evengrad.lab.rows import Run as StudyRun
 from evengrad.lab.rows import Store
 from evengrad.lab.study import Row
 from evengrad.report import Report
-from evengrad.report.markup import prose
+from evengrad.report.markup import escape
 from evengrad.rules import discovered
 from evengrad.serve.app import create_app
 from tests.serve.conftest import BASE, TOKEN, keep_run
@@ -92,8 +92,10 @@ def test_every_rule_is_explained(client: TestClient) -> None:
     for code, rule in discovered().items():
         page = client.get(f"/rules/{code}")
         assert page.status_code == 200
-        assert prose(rule.helps) in page.text
-        assert f"/rules/{code}" in listing
+        assert escape(rule.title) in page.text
+        assert f'href="{code}.html"' in listing
+    for name in ("activations", "initialisers", "VAN001"):
+        assert "<svg" in client.get(f"/rules/{name}.html").text
 
 
 def test_what_is_not_there_is_said(client: TestClient) -> None:

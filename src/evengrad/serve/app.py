@@ -13,12 +13,11 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from evengrad.errors import InputError
 from evengrad.report.html import render
-from evengrad.rules import discovered
 from evengrad.serve.compare_page import compare_page
 from evengrad.serve.frame import page, trouble
 from evengrad.serve.guard import Guard
@@ -26,7 +25,7 @@ from evengrad.serve.live import changes, stream
 from evengrad.serve.play.desk import Desk
 from evengrad.serve.play.page import play_page
 from evengrad.serve.reports import Reports
-from evengrad.serve.rules_page import rule_page, rules_page
+from evengrad.serve.rules_page import rules_page
 from evengrad.serve.run_page import broken_page, run_page, runs_page
 from evengrad.serve.shelf import Entry, Shelf
 from evengrad.serve.studies import finished, rows_of
@@ -74,8 +73,8 @@ def create_app(store: Path, *, token: str, host: str = "127.0.0.1") -> Starlette
         Route("/compare", place.compare),
         Route("/studies", place.studies),
         Route("/studies/{number:int}", place.study),
-        Route("/rules", lambda _: HTMLResponse(rules_page())),
-        Route("/rules/{code}", _rule),
+        Route("/rules", lambda _: RedirectResponse("/rules/index.html")),
+        Route("/rules/{name}", _rule),
         Route("/play", place.play),
         Route("/play/do", place.desk.do, methods=["POST"]),
         Route("/play/frames", place.desk.frames),
@@ -215,8 +214,8 @@ def _gone(kind: str, what: str) -> Response:
 
 
 async def _rule(request: Request) -> Response:
-    rule = discovered().get(request.path_params["code"].upper())
-    return _gone("rule", "this code") if rule is None else HTMLResponse(await run_in_threadpool(rule_page, rule))
+    text = await run_in_threadpool(rules_page, request.path_params["name"].removesuffix(".html"))
+    return _gone("rule", "this code") if text is None else HTMLResponse(text)
 
 
 async def _static(request: Request) -> Response:

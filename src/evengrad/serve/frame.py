@@ -9,7 +9,7 @@ _PLACES = (
     ("compare", "/compare", "Compare"),
     ("studies", "/studies", "Studies"),
     ("play", "/play", "Playground"),
-    ("rules", "/rules", "Rules"),
+    ("rules", "/rules/index.html", "Rules"),
 )
 
 

@@ -200,7 +200,7 @@ const busy = async (button, text, work) => {
 const answer = (title, ...children) => { find("#answers").hidden = false; find("#answer-head").textContent = title; find("#answer").replaceChildren(...children); };
 
 const told = (f) => node("div", { class: `finding ${f.severity}` },
-  node("div", {}, node("div", { class: "sev" }, f.severity.toUpperCase()), node("div", { class: "code" }, node("a", { href: `/rules/${encodeURIComponent(f.code)}` }, f.code))),
+  node("div", {}, node("div", { class: "sev" }, f.severity.toUpperCase()), node("div", { class: "code" }, node("a", { href: `/rules/${encodeURIComponent(f.code)}.html` }, f.code))),
   node("div", {}, node("div", {}, f.message), f.cause ? node("p", { class: "why" }, node("b", {}, "Cause: "), `${f.cause}.`) : null, f.effect_of ? node("p", { class: "why" }, `It follows from ${f.effect_of}.`) : null));
 
 const offer = (p) => {

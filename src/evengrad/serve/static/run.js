@@ -5,6 +5,15 @@ import { find } from "/static/talk.js";
 const follow = find("#follow"), state = find("#state"), bar = find(".bar");
 let shown = follow.dataset.stamp, latest = shown, busy = false, release = new AbortController();
 
+/** Waits until the picture's key is written: the script unpacks the picture meanwhile, and must find it in its place. */
+const painted = () => new Promise((done) => {
+  const key = follow.querySelector(".legend.key");
+  if (!key) { done(); return; }
+  const watch = new MutationObserver(() => { watch.disconnect(); done(); });
+  watch.observe(key, { childList: true });
+  setTimeout(() => { watch.disconnect(); done(); }, 2000);
+});
+
 /** Runs the report's own script on what is there now; its listeners on the window end with the next one. */
 const enliven = () => new Promise((done) => {
   release.abort();
@@ -18,7 +27,10 @@ const enliven = () => new Promise((done) => {
   };
   const script = document.createElement("script");
   script.src = "/static/report.js";
-  script.onload = script.onerror = () => { window.addEventListener = add; window.matchMedia = match; script.remove(); done(); };
+  const over = () => { window.addEventListener = add; window.matchMedia = match; script.remove(); done(); };
+  const ready = painted();
+  script.onload = () => ready.then(over);
+  script.onerror = over;
   document.body.append(script);
 });
 
@@ -29,9 +41,15 @@ const kept = () => ({
   at: scrollY,
 });
 
-const restore = (was) => {
+const restore = async (was) => {
   follow.querySelectorAll("details").forEach((one, i) => { one.open = was.open[i] ?? false; });
-  for (const [list, key] of was.tabs) [...follow.querySelectorAll('[role="tab"]')].find((tab) => tab.parentElement.className === list && tab.dataset.key === key)?.click();
+  for (const [list, key] of was.tabs) {
+    const tab = [...follow.querySelectorAll('[role="tab"]')].find((one) => one.parentElement.className === list && one.dataset.key === key);
+    if (!tab || tab.getAttribute("aria-selected") === "true") continue;
+    const after = list.includes("planes") ? painted() : null;
+    tab.click();
+    await after;
+  }
   if (was.focus) [...follow.querySelectorAll("[data-key]")].find((one) => one.dataset.key === was.focus)?.focus({ preventScroll: true });
   scrollTo({ top: was.at, behavior: "instant" });
 };
@@ -48,7 +66,7 @@ const renew = async () => {
     follow.style.minHeight = `${held}px`;
     follow.replaceChildren(...page.body.children);
     await enliven();
-    restore(was);
+    await restore(was);
     follow.style.minHeight = "";
     shown = wanted;
     follow.dataset.stamp = shown;

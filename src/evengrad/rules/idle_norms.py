@@ -45,7 +45,9 @@ class IdleNorms(Rule):
         evidence = Evidence(signal="idle_norms", value=len(idle), relation=">", threshold=self.max_idle_fraction * len(norms), unit="norms")
         harmless = thrives(trace) and len(idle) < len(norms)
         severity = "note" if harmless or "loss" not in trace.curves else "warning"
-        found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, deep_rows(trace)), at=(0, len(trace.steps) - 1))
+        found = self.finding(
+            trace, severity, message, evidence=(evidence,), where=names(trace, deep_rows(trace)), at=(0, len(trace.steps) - 1)
+        )
         yield replace(found, cause="missing_normalization_layer")
 
     def value(self, trace: Trace) -> float:

@@ -102,6 +102,22 @@ def test_the_page_is_written_and_text_goes_to_stdout(cli: Run, store: Path) -> N
     assert "VAN001" in done.out
 
 
+@pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_figures_are_drawn(cli: Run, store: Path, kind: str, begins: bytes) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    done = cli("report", "stuck", f"--{kind}", f"figures.{kind}")
+    assert done.err.strip() == f"figures: {Path(f'figures.{kind}').resolve()}"
+    assert Path(f"figures.{kind}").read_bytes().startswith(begins)
+    assert "VAN001" in done.out
+
+
+def test_a_figure_of_another_kind_is_refused(cli: Run, store: Path) -> None:
+    done = cli("report", "stuck", "--png", "figures.jpg")
+    assert done.code == 2
+    assert "does not end with .png" in done.err
+    assert cli("report", "stuck", "--svg", "nowhere/figures.svg").code == 2
+
+
 def test_json_reads_back_as_the_report(cli: Run, store: Path) -> None:
     report = Report.from_json(cli("report", "stuck", "--json").out)
     assert report.run.name == "stuck"

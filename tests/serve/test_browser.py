@@ -72,7 +72,7 @@ def page(browser: Any, base: str) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1200, "height": 900}, base_url=base)
     made, trouble = context.new_page(), []
     made.on("console", lambda m: trouble.append(m.text))
-    made.on("pageerror", lambda e: trouble.append(str(e)))
+    made.on("pageerror", lambda e: trouble.append(f"{e} {e.stack}"))
     made.on("dialog", lambda d: (trouble.append(d.message), d.dismiss()))
     made.on("request", lambda r: trouble.append(r.url) if not r.url.startswith(base) else None)
     made.on("response", lambda r: trouble.append(f"{r.status} {r.url}") if r.status >= 400 else None)

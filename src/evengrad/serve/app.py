@@ -44,15 +44,16 @@ _STATIC = {  # name in an address -> package, file, type: nothing else can be as
 }
 
 
-def create_app(store: Path, *, token: str, host: str = "127.0.0.1") -> Starlette:
+def create_app(store: Path, *, token: str, host: str = "127.0.0.1", leaving: Callable[[], bool] = lambda: False) -> Starlette:
     """Returns the application.
 
     Args:
         store: Folder of runs, and of studies.
         token: What every change must bring, and beyond loopback every request.
         host: Address that is listened on.
+        leaving: Whether the server is about to end; open streams end then.
     """
-    place = Place(store, token)
+    place = Place(store, token, leaving)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -91,9 +92,9 @@ def create_app(store: Path, *, token: str, host: str = "127.0.0.1") -> Starlette
 class Place:
     """Answers requests about what lies in one folder."""
 
-    def __init__(self, store: Path, token: str) -> None:
-        self._shelf, self._token, self._reports = Shelf(store), token, Reports()
-        self.summaries, self.desk = Summaries(self._shelf), Desk()
+    def __init__(self, store: Path, token: str, leaving: Callable[[], bool]) -> None:
+        self._shelf, self._token, self._reports, self._leaving = Shelf(store), token, Reports(), leaving
+        self.summaries, self.desk = Summaries(self._shelf), Desk(leaving)
 
     async def runs(self, _: Request) -> Response:
         """The page of the list."""
@@ -129,7 +130,7 @@ class Place:
 
     async def events(self, request: Request) -> Response:
         """Says when a run was written to."""
-        return stream(changes(self._shelf, self._entry(request)))
+        return stream(changes(self._shelf, self._entry(request), self._leaving))
 
     async def delete(self, request: Request) -> Response:
         """Moves a run to the trash."""

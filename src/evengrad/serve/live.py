@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.responses import StreamingResponse
 
@@ -24,10 +24,10 @@ def event(kind: str, data: object, *, key: str = "") -> str:
     return (f"id: {key}\n" if key else "") + f"event: {kind}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
 
-async def changes(shelf: Shelf, entry: Entry) -> AsyncIterator[str]:
+async def changes(shelf: Shelf, entry: Entry, leaving: Callable[[], bool]) -> AsyncIterator[str]:
     """Yields an event at once, and one whenever the run was written to, began to stand still, or is gone."""
     seen, silent = None, 0.0
-    while True:
+    while not leaving():
         now = shelf.again(entry)
         if now is None:
             yield event("gone", {})

@@ -63,11 +63,13 @@ def prepare(store: Path, *, host: str, port: int, token: str | None) -> tuple[uv
         raise InputError(f"the page needs {error.name}, which is not installed. Install it with: pip install 'evengrad[serve]'") from error
     bound = _bound(host, port)
     kept = token or secrets.token_urlsafe(24)
-    app = create_app(store, token=kept, host=host)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, server_header=False)
+    served: list[uvicorn.Server] = []
+    app = create_app(store, token=kept, host=host, leaving=lambda: any(one.should_exit for one in served))
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, server_header=False)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{bound.getsockname()[1]}/" + ("" if is_loopback(host) else f"?token={kept}")
-    return uvicorn.Server(config), bound, address
+    served.append(uvicorn.Server(config))
+    return served[0], bound, address
 
 
 def _bound(host: str, port: int) -> socket.socket:

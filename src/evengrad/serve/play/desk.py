@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -23,9 +23,10 @@ _BYTES = 20_000  # of a request
 
 
 class Desk:
-    """Gives each page that is open a worker of its own."""
+    """Gives each page that is open a worker of its own; `leaving` says whether the server is about to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, leaving: Callable[[], bool]) -> None:
+        self._leaving_now = leaving
         self._workers: OrderedDict[str, Worker] = OrderedDict()
         self._spare: asyncio.Task[Worker] | None = None
         self._lock: asyncio.Lock | None = None
@@ -78,7 +79,7 @@ class Desk:
         try:
             yield event("open", {})
             silent = time.monotonic()
-            while True:
+            while not self._leaving_now():
                 worker = self._workers.get(session)  # another one after the first was killed
                 message = None if worker is None else await worker.next_frame(_GLANCE)
                 if worker is None:

@@ -3,7 +3,7 @@
 import { find } from "/static/talk.js";
 
 const follow = find("#follow"), state = find("#state"), bar = find(".bar");
-let shown = follow.dataset.stamp, latest = shown, busy = false, release = new AbortController();
+let shown = follow.dataset.stamp, latest = shown, busy = true, touched = -1e9, unpacking = null, release = new AbortController();
 
 /** Waits until the picture's key is written: the script unpacks the picture meanwhile, and must find it in its place. */
 const painted = () => new Promise((done) => {
@@ -11,7 +11,7 @@ const painted = () => new Promise((done) => {
   if (!key) { done(); return; }
   const watch = new MutationObserver(() => { watch.disconnect(); done(); });
   watch.observe(key, { childList: true });
-  setTimeout(() => { watch.disconnect(); done(); }, 2000);
+  setTimeout(() => { watch.disconnect(); done(); }, 8000);
 });
 
 /** Runs the report's own script on what is there now; its listeners on the window end with the next one. */
@@ -61,6 +61,8 @@ const renew = async () => {
     const wanted = latest;
     const answer = await fetch(`/runs/${follow.dataset.id}/article`).catch(() => null);
     if (!answer?.ok) { if (answer) say(await answer.text(), ""); break; }
+    await unpacking;
+    while (performance.now() - touched < 400) await new Promise((done) => setTimeout(done, 100)); /* a hand is on it */
     const page = new DOMParser().parseFromString(await answer.text(), "text/html"), was = kept();
     const held = follow.offsetHeight;
     follow.style.minHeight = `${held}px`;
@@ -75,6 +77,12 @@ const renew = async () => {
   busy = false;
 };
 
+for (const kind of ["click", "keydown", "pointerdown"]) follow.addEventListener(kind, (e) => {
+  if (!e.isTrusted) return;
+  touched = performance.now();
+  if (e.target.closest(".planes button") && (kind === "click" || /^Arrow(Left|Right)$/.test(e.key))) unpacking = painted();
+}, true);
+
 const say = (text, kind) => { if (state.textContent !== text) state.textContent = text; bar.dataset.state = kind; };
 
 const events = new EventSource(`/runs/${follow.dataset.id}/events`);
@@ -88,3 +96,5 @@ events.addEventListener("gone", () => { say("this run was moved or deleted", "go
 events.addEventListener("error", () => { if (events.readyState !== EventSource.CLOSED) say("the server does not answer; trying again", "lost"); });
 say(follow.dataset.live === "yes" ? "running, followed live" : "not running", follow.dataset.live === "yes" ? "live" : "still");
 await enliven();
+busy = false;
+renew();

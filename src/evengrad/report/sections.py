@@ -56,7 +56,7 @@ def _profile(profile: Profile) -> Markup:
     head = el(
         "tr",
         el("th", "layer", scope="col"),
-        el("th", "kind", scope="col"),
+        el("th", f"kind {profile.strips[0].label}" if len(profile.strips) > 1 else "kind", scope="col"),
         *(el("th", f"{title} {s.label}".strip(), scope="col", class_="n") for s in profile.strips for title in ("gradient", "gain")),
     )
     bars = list(zip(*(s.bars for s in profile.strips), strict=False))

@@ -81,7 +81,7 @@ class UntilLearned:
 
 
 def proposals(name: str, given: Experiment) -> list[Proposal]:
-    """What the remedies called `name` (joined by +; an option's number behind a colon) propose for this network's first seed; `fix` what fix chooses by itself."""
+    """What the remedies called `name` (joined by +; an option's number behind a colon) propose for the first seed, or what fix chooses."""
     if name == "fix":
         return list(eg.fix(given, seeds=1).chosen)
     rig = build(given)

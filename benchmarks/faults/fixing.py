@@ -111,10 +111,8 @@ def main() -> None:
                 continue
             row = done.result()
             rows.append(row)
-            print(
-                f"{row['name']}: {row['needed'] or 'no'} ({row['verdict']}; {row['chosen'] or 'nothing'}; {row['chosen_score']} of {row['wanted']})",
-                flush=True,
-            )
+            told = f"{row['verdict']}; {row['chosen'] or 'nothing'}; {row['chosen_score']} of {row['wanted']}"
+            print(f"{row['name']}: {row['needed'] or 'no'} ({told})", flush=True)
     rows.sort(key=lambda row: row["name"])
     found = summary(rows)
     print(json.dumps(found, indent=1))

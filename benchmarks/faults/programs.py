@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.faults import data, steps
 from benchmarks.faults.base import Program
+from benchmarks.faults.fourth.programs import PROGRAMS as FOURTH
 from benchmarks.faults.held_out.programs import PROGRAMS as HELD_OUT
 from evengrad.errors import unknown
 from evengrad.lab.models import CNN, MLP, Recurrent, ResidualCNN, ResidualMLP, Transformer
@@ -198,6 +199,8 @@ def _of(name: str, kind: str, net: Any, source: Any, lr: float, **fields: Any) -
     return Program(name=name, kind=kind, half="", net=net, data=source, lr=lr, **fields)
 
 
-PROGRAMS: dict[str, Program] = {
-    p.name: p for half, made in (("tuning", _tuning()), ("reported", _reported())) for p in (q.having(half=half) for q in made)
-} | HELD_OUT
+PROGRAMS: dict[str, Program] = (
+    {p.name: p for half, made in (("tuning", _tuning()), ("reported", _reported())) for p in (q.having(half=half) for q in made)}
+    | HELD_OUT
+    | FOURTH
+)

@@ -127,3 +127,21 @@ def test_the_reach_of_the_output_is_measured_whatever_it_ends_in(last: nn.Module
     assert trace.facts.head["reach"] == (pytest.approx(reach) if None not in reach else reach)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert not model[2]._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("loss", "pair"),
+    [
+        (lambda o, y: -(o - y).square().mean(), _numbers()),
+        (lambda o, y: -(o.squeeze(1) - y.squeeze(1)).abs().mean(), _numbers()),
+        (lambda o, y: o.log_softmax(1)[torch.arange(len(y)), y].mean(), _classes()),
+    ],
+)
+def test_a_loss_of_the_wrong_sign_is_told_however_it_is_written(loss: Loss, pair: tuple[Tensor, Tensor]) -> None:
+    assert _probed(loss, pair) == {"reversed": 1.0}
+    assert "reversed" not in _probed(lambda o, y: -loss(o, y), pair)
+
+
+@pytest.mark.parametrize("loss", [lambda o, y: (o.exp() - y * o).mean(), lambda o, y: (o - y.abs().log()).square().mean()])
+def test_answers_in_another_space_are_no_wrong_sign(loss: Loss) -> None:
+    assert "reversed" not in _probed(loss, _numbers())

@@ -49,17 +49,19 @@ class ReversedStep(Rule):
 
     def value(self, trace: Trace) -> float:
         """The most reversed of the directions; the loss itself, where that alone tells it."""
-        pull = (trace.facts.loss or {}).get("toward_targets", np.nan)
-        seen = [x for x in (pull, _early(trace, "grad_agreement"), _early(trace, "update_agreement")) if np.isfinite(x)]
+        seen = [x for x in (self._pull(trace), _early(trace, "grad_agreement"), _early(trace, "update_agreement")) if np.isfinite(x)]
         return float(min(seen, default=1.0))
 
     def _loss(self, trace: Trace) -> tuple[str, Evidence, str] | None:
-        loss = trace.facts.loss or {}
-        pull = float(loss.get("toward_targets", np.nan))
-        if not pull < self.max_pull or loss.get("op") == "other":
+        loss, pull = trace.facts.loss or {}, self._pull(trace)
+        if not pull < self.max_pull or (loss.get("op") == "other" and not loss.get("reversed")):
             return None
         message = f"less loss takes answers away from their targets (direction {pull:+.2f}; 1 is towards them): the loss has the wrong sign"
         return message, Evidence(signal="direction", value=pull, relation="<", threshold=self.max_pull, unit="cosine", where="loss"), "loss"
+
+    def _pull(self, trace: Trace) -> float:
+        loss = trace.facts.loss or {}
+        return -1.0 if loss.get("reversed") else float(loss.get("toward_targets", np.nan))
 
     def _descent(self, trace: Trace) -> tuple[str, Evidence, str] | None:
         """The loss measured on both sides of the first layer's weights, beside what their gradient says."""

@@ -16,6 +16,7 @@ from evengrad.trace.batch import Loss
 Reach = tuple[float, float]
 EVERYTHING: Reach = (-math.inf, math.inf)
 _SURE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # how far right answers stand above the others, in logits
+_FAR = (1.0, 10.0)  # standard deviations by which answers are off
 _SETTLED = 0.01  # a loss that falls no further from 8 to 32 logits has an end of its own
 _OF_CLASSES = {"cross_entropy", "nll", "bce", "bce_with_logits"}
 _FEW = 8  # samples that say enough
@@ -35,7 +36,8 @@ def probed(loss_fn: Loss, answers: Tensor, wanted: Tensor, *, op: str, reach: Re
         `floor`: least loss of right answers within reach, as a share of what the best constant answer loses (0 for most losses);
         `free_floor`: the same without the limits of the output, given where the loss falls no further for surer answers;
         `blind_to`: a change that makes right answers wrong and leaves the loss as it is (`order`, `size`, `level`, `sign`, `label`);
-        `blindness`: by how much less than the constant answer's distance the loss changes, 1 is not at all.
+        `blindness`: by how much less than the constant answer's distance the loss changes, 1 is not at all;
+        `reversed`: 1 where right answers get more loss than all that are wrong, the more so the further these are off.
         Empty where targets are of another kind.
     """
     if len(answers) < _FEW or not bool(answers.isfinite().all()):
@@ -62,6 +64,9 @@ def _of_numbers(loss_fn: Loss, answers: Tensor, wanted: Tensor, reach: Reach) ->
     if not (math.isfinite(best) and math.isfinite(constant)):
         return {}
     moved = right.roll(max(1, len(right) // 3), 0)
+    away = [[loss(right + sign * far * spread) for far in _FAR] for sign in (-1.0, 1.0)]
+    if all(best > near > further for near, further in away) and best > max(constant, loss(moved)):
+        return {"reversed": 1.0}
     if gap <= 1e-6 * abs(constant):  # answers in another space (a logarithm of the rate), or all pairs of samples are compared
         mixed = loss(moved)
         blind = abs(mixed - best) <= 1e-5 * max(abs(best), abs(constant)) and bool((moved - right).norm() > 0.5 * (right - middle).norm())
@@ -92,6 +97,8 @@ def _of_classes(loss_fn: Loss, answers: Tensor, wanted: Tensor, hot: Tensor, rea
     best = _least(map(loss, rights))
     if not (math.isfinite(best) and math.isfinite(constant)) or constant == 0:
         return {}
+    if min(map(loss, rights)) > constant > max(loss(x) for found in wrongs for x in found):
+        return {"reversed": 1.0}
     gap = constant - best
     mistaken = max(_least(map(loss, found)) for found in wrongs)  # a loss of who is alike does not see which class is which
     told = float((moved != hot).float().mean()) * hot[0].numel() > 0.2

@@ -83,7 +83,7 @@ def test_a_guard_ends_fit_before_the_weights_are_spoilt():
     watch = integration.Watch(guard="stop")
     history = model.fit(x, y, epochs=5, batch_size=50, verbose=0, callbacks=[watch], shuffle=False)
     assert len(history.epoch) == 1
-    assert [e.kind for e in watch.monitor.trace.events][0] == "stop"
+    assert "stop" in [e.kind for e in watch.monitor.trace.events]
     assert all(np.array_equal(a, v.numpy()) for a, v in zip(before, model.trainable_variables, strict=True))
 
 
@@ -141,7 +141,9 @@ def test_a_compiled_model_becomes_an_experiment_with_its_loss_and_clipping():
     keras.utils.set_random_seed(0)
     model, (x, y) = article(), circles(50)
     loss = float(model.evaluate(x, y, verbose=0)[0])
-    assert float(experiment.loss_fn(model(torch.from_numpy(x), training=False), torch.from_numpy(y))) == pytest.approx(loss, rel=1e-5)
+    with torch.no_grad():
+        answers = model(torch.from_numpy(x), training=False)
+    assert float(experiment.loss_fn(answers, torch.from_numpy(y))) == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(

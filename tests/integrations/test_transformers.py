@@ -76,5 +76,5 @@ def test_a_guard_ends_training_before_the_weights_are_spoilt(tmp_path):
     watch = Watch(guard="stop")
     model, trainer = trained([watch], tmp_path, spoilt=True, eval_strategy="no")
     assert all(bool(p.isfinite().all()) for p in model.parameters())
-    assert [e.kind for e in watch.monitor.trace.events][0] == "stop"
+    assert "stop" in [e.kind for e in watch.monitor.trace.events]
     assert trainer.state.global_step == 1

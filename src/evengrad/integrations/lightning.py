@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from evengrad.errors import InputError
 from evengrad.integrations.steps import Steps
@@ -61,12 +61,14 @@ class Watch(_callback()):  # type: ignore[misc]
         steps = [Steps(optimizer, stop) for optimizer in trainer.optimizers]
         self._undo = [one.detach for one in steps]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
+        model = type(type(pl_module).__name__, (_TrainingStep,), {})(pl_module)
+        self._undo.append(model.detach)
         try:
-            self.monitor = watch(pl_module, steps, scaler=scaler, **self._options)
+            self.monitor = watch(model, steps, scaler=scaler, **self._options)
         except BaseException:
             self._detach()
             raise
-        self._undo += [_called_as_a_model(pl_module), self.monitor.detach]
+        self._undo.append(self.monitor.detach)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         """Takes the loss of a batch; Lightning has divided it by the batches of a step."""
@@ -93,20 +95,37 @@ class Watch(_callback()):  # type: ignore[misc]
             self._undo.pop()()
 
 
-def _called_as_a_model(module: Any) -> Callable[[], None]:
-    """Has `training_step` run as the module's own call, which the watch sees; users call any part of a module in it. Returns the undo."""
-    step, forward = module.training_step, module.forward
+class _TrainingStep(nn.Module):
+    """A module's `training_step` as a model of the module's own parts: what it calls, users decide, but it is what a batch goes through."""
 
-    def training_step(*args: Any, **kwargs: Any) -> Any:
-        def as_forward(*args: Any, **kwargs: Any) -> Any:
-            vars(module)["forward"] = forward  # calls of the module inside are its own again
-            return step(*args, **kwargs)
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        parts = {name: vars(module)[name] for name in ("_modules", "_parameters", "_buffers")}
+        vars(self).update(parts, owner=module, step=module.training_step, counts=False)
+        vars(module)["training_step"] = self._called
 
-        vars(module)["forward"] = as_forward
+    def _called(self, *args: Any, **kwargs: Any) -> Any:
+        vars(self)["counts"] = True
         try:
-            return module(*args, **kwargs)
+            return self(*args, **kwargs)
         finally:
-            vars(module).pop("forward", None)
+            vars(self)["counts"] = False
 
-    vars(module)["training_step"] = training_step
-    return lambda: vars(module).pop("training_step", None)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Takes the step; one that is run again, to find what went wrong in it, logs nothing."""
+        if self.counts:
+            return self.step(*args, **kwargs)
+        vars(self.owner).update(log=_nothing, log_dict=_nothing)
+        try:
+            return self.step(*args, **kwargs)
+        finally:
+            vars(self.owner).pop("log")
+            vars(self.owner).pop("log_dict")
+
+    def detach(self) -> None:
+        """Gives the module its own method back."""
+        vars(self.owner).pop("training_step", None)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from evengrad.monitor.guards.base import TrainingStoppedError
 
@@ -17,13 +18,14 @@ class Steps(torch.optim.Optimizer):
 
     Args:
         optimizer: The optimizer that the trainer steps.
-        stop: Called when a guard stops the training: it has dropped the gradients, and nothing is raised inside the trainer.
+        stop: Called when a guard stops the training. Nothing is raised inside the trainer, but the step is left out.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, stop: Callable[[], None]) -> None:
         super().__init__([{"params": list(group["params"])} for group in optimizer.param_groups], {})
         self.param_groups, self.state = optimizer.param_groups, optimizer.state
         self._stop = stop
+        self._left_out: list[tuple[Tensor, Tensor | None]] = []
         self._handles = [optimizer.register_step_pre_hook(self._begins), optimizer.register_step_post_hook(self._ended)]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -52,8 +54,14 @@ class Steps(torch.optim.Optimizer):
             for hook in list(self._optimizer_step_pre_hooks.values()):
                 hook(self, (self,), {})
         except TrainingStoppedError:
+            self._left_out = [(p, p.grad) for group in self.param_groups for p in group["params"]]
+            for parameter, _ in self._left_out:
+                parameter.grad = None
             self._stop()
 
     def _ended(self, optimizer: object, args: object, kwargs: object) -> None:
+        while self._left_out:
+            parameter, gradient = self._left_out.pop()
+            parameter.grad = gradient
         for hook in list(self._optimizer_step_post_hooks.values()):
             hook(self, (self,), {})

@@ -88,7 +88,7 @@ def test_a_guard_ends_fit_before_the_weights_are_spoilt():
 
 
 def test_an_uncompiled_model_says_what_to_do():
-    with pytest.raises(InputError, match="no optimizer; call model.compile"):
+    with pytest.raises(InputError, match="no optimizer; call model"):
         Steps(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), print)
 
 

@@ -98,6 +98,10 @@ class Watch(_callback()):  # type: ignore[misc]
 class _TrainingStep(nn.Module):
     """A module's `training_step` as a model of the module's own parts: what it calls, users decide, but it is what a batch goes through."""
 
+    owner: Any
+    step: Any
+    counts: bool
+
     def __init__(self, module: Any) -> None:
         super().__init__()
         parts = {name: vars(module)[name] for name in ("_modules", "_parameters", "_buffers")}

@@ -106,7 +106,7 @@ class KerasModel(nn.Module):
             raise AttributeError(f"the model has no parameter {target!r}")
         return found
 
-    def state_dict(self, *args: Any, prefix: str = "", keep_vars: bool = False, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """Returns weights and state under the names that they have here."""
         found = [*self.named_parameters(remove_duplicate=False), *self.named_buffers(remove_duplicate=False)]
         return OrderedDict((prefix + name, tensor if keep_vars else tensor.detach()) for name, tensor in found)
@@ -138,11 +138,12 @@ class KerasModel(nn.Module):
         return KerasModel.of, (self.evengrad_original,)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KerasModel:
-        """Copies layers as they are: Keras's own copy is a model made anew from its configuration, without hooks or classes it does not know."""
+        """Copies layers as they are: Keras makes a model anew from its configuration, without hooks or classes it does not know."""
         for kind in _COPIED:
             kind.__deepcopy__ = _copied
         try:
-            return _copied(self, memo)
+            fresh: KerasModel = _copied(self, memo)
+            return fresh
         finally:
             for kind in _COPIED:
                 del kind.__deepcopy__
@@ -179,7 +180,7 @@ def _walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
             yield from _walk(child, f"{name}.{key}" if name else key)
 
 
-def _instead(layer: Any, fresh: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _instead(layer: Any, fresh: Any, *args: Any, **kwargs: Any) -> Any:
     stand_in = layer.__dict__.pop("forward")
     try:
         return fresh(*args, **(kwargs if isinstance(fresh, keras.layers.Layer) else {}))
@@ -189,7 +190,7 @@ def _instead(layer: Any, fresh: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """Copies an object item by item and attribute by attribute; what wraps a layer's `build` would go on to build the old one."""
-    kind = type(value)
+    kind: Any = type(value)
     fresh = memo[id(value)] = kind.__new__(kind) if issubclass(kind, _COPIED[:3]) else object.__new__(kind)
     kept = {k: v for k, v in vars(value).items() if not hasattr(v, "__wrapped__")}
     fresh.__dict__.update({k: v if isinstance(v, ModuleType) else copy.deepcopy(v, memo) for k, v in kept.items()})

@@ -19,7 +19,9 @@ const enliven = () => new Promise((done) => {
   release.abort();
   release = new AbortController();
   const { signal } = release, add = window.addEventListener, match = window.matchMedia;
-  window.addEventListener = (type, call, options) => add.call(window, type, call, { ...options, signal });
+  const canvas = follow.querySelector("canvas.heat");
+  const visible = (call) => (event) => { if (!canvas || canvas.clientWidth) call(event); }; /* what is not laid out cannot be drawn */
+  window.addEventListener = (type, call, options) => add.call(window, type, visible(call), { ...options, signal });
   window.matchMedia = (query) => {
     const found = match.call(window, query), own = found.addEventListener.bind(found);
     found.addEventListener = (type, call) => own(type, call, { signal });

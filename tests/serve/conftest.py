@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 from starlette.testclient import TestClient
 
 from evengrad.serve.app import create_app
+from evengrad.serve.server import prepare
 from evengrad.store import RunFile
 from evengrad.types import Layer, Run
 
@@ -49,6 +53,22 @@ def keep_run(folder: Path, name: str = "stuck", *, gain: float = 0.24, steps: in
         file.write(run=Run(name=name, model="Sequential", parameters=12672, samples=64, verb="watch"), layers=layers)
         file.write(frames={0: columns, steps - 1: columns}, points={"loss": (list(range(steps)), [float(x) for x in losses])})
         return file.path
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serves a folder from a thread, and gives the address without its last slash."""
+    server, bound, address = prepare(folder, host="127.0.0.1", port=0, token=None)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    until = time.monotonic() + 20
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.02)
+    yield address.rstrip("/")
+    server.should_exit = True
+    thread.join(timeout=20)
+    bound.close()
+    assert not thread.is_alive()
 
 
 @pytest.fixture

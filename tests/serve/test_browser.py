@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from evengrad.serve.server import prepare
 from tests.report.test_browser import ARGS, CHROMIUM, playwright
-from tests.serve.conftest import keep_run
+from tests.serve.conftest import keep_run, served
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 TRAINING = """
@@ -54,16 +52,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(runs: Path) -> Iterator[str]:
-    server, bound, address = prepare(runs, host="127.0.0.1", port=0, token=None)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    until = time.monotonic() + 20
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.02)
-    yield address.rstrip("/")
-    server.should_exit = True
-    thread.join(timeout=20)
-    bound.close()
+    with served(runs) as address:
+        yield address
 
 
 @pytest.fixture

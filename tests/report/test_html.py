@@ -19,6 +19,7 @@ import pytest
 from evengrad import synthetic
 from evengrad.report import Report
 from evengrad.report.html import render, render_many, write, write_many
+from evengrad.rules import discovered
 
 NAMES = ("check", "fixed", "nothing_helped", "healthy", "run", "hostile", "hostile_run")
 VOID = {"meta", "br", "link", "img", "input"}
@@ -120,6 +121,31 @@ def test_a_page_stays_small(samples: ModuleType) -> None:
     assert len(render(samples.run()).encode()) < 300_000
     long = synthetic.chain(3000, steps=2, grad_out_norm=np.geomspace(1e-9, 1, 3000))
     assert len(render(Report(run=long.run, trace=long)).encode()) < 1_000_000
+
+
+def test_a_page_with_every_finding_there_is_stays_small(samples: ModuleType) -> None:
+    base = samples.fixed()
+    every = tuple(replace(base.findings[0], code=code) for code in discovered())
+    page = render(replace(base, findings=every))
+    assert len(page.encode()) < 300_000
+    assert page.count("means, sick and healthy") == len(every)
+
+
+def test_a_finding_of_an_unknown_rule_has_no_lesson(samples: ModuleType) -> None:
+    base = samples.check()
+    page = render(replace(base, findings=(replace(base.findings[0], code="XYZ999"),)))
+    assert "XYZ999" in page
+    assert "sick and healthy" not in page
+
+
+def test_counts_of_the_table_add_up(samples: ModuleType) -> None:
+    report = samples.run(steps=1203, every=1, depth=700)  # more of both than a page has cells
+    values = report.trace.columns["grad_out_norm"]
+    table = render(report).partition("<caption>gradient that")[2].partition("</table>")[0]
+    rows = [re.findall(r"<td class=\"n\">([^<]*)</td>", row) for row in table.split("<tr>")[1:]]
+    zeros, infinite = ([int(r[i].split()[0].replace(",", "")) for r in rows if r and r[i] != "–"] for i in (4, 5))
+    assert sum(zeros) == (values == 0).sum()
+    assert sum(infinite) == np.isinf(values).sum()
 
 
 def test_many_reports_make_one_page(samples: ModuleType, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ INK, SOFT, LINE, NOT_FINITE, ZERO = "#1d2330", "#5d6676", "#e4e2dc", "#c2188b", 
 BLUE, ORANGE = "#0b6bcb", "#d95f0e"
 _DIVERGING = ("#0c2f5e", "#2f7ab8", "#eceae5", "#e0701a", "#7a2c02")  # the page's own; tells its ends apart without colour vision
 _SIZE = 9
+_WIDTH, _RIGHT, _TOP, _BOTTOM = 5.4, 0.7, 0.32, 0.68  # inches of a panel, and around it
 
 
 def gradient_by_layer(report: Report) -> Figure:
@@ -38,7 +39,7 @@ def gradient_by_layer(report: Report) -> Figure:
     found = profile(report)
     if found is None:
         raise InputError("no gradient was recorded, so there is none to draw: expected a report of a check, a diagnosis or a run")
-    figure, (ax,) = _panels([(6.4, 2.6)])
+    figure, (ax,) = _panels([2.7])
     _gradient(ax, found)
     return figure
 
@@ -55,7 +56,7 @@ def heatmap(report: Report | Trace, signal: str = "gradient") -> Figure:
         raise InputError("nothing was measured by layer and step: expected a report with a trace")
     if signal not in shown:
         raise unknown("signal", signal, shown)
-    figure, (ax,) = _panels([(6.4, 3.2)])
+    figure, (ax,) = _panels([3.3])
     _heat(ax, shown[signal], trace)
     return figure
 
@@ -69,7 +70,7 @@ def loss(report: Report | Trace) -> Figure:
     trace = report.trace if isinstance(report, Report) else report
     if trace is None or "loss" not in trace.curves:
         raise InputError("no loss was seen: give it to the monitor with monitor.observe(loss=loss)")
-    figure, (ax,) = _panels([(6.4, 2.6)])
+    figure, (ax,) = _panels([2.7])
     _loss(ax, trace)
     return figure
 
@@ -83,7 +84,7 @@ def trials(report: Report) -> Figure:
     table = tried.trials(report)
     if table is None:
         raise InputError("nothing was tried by training: expected the report of a fix")
-    figure, (ax,) = _panels([(6.4, 0.9 + 0.34 * len(table.rows))])
+    figure, (ax,) = _panels([_height(table)], _room(table))
     _trials(ax, table)
     return figure
 
@@ -103,10 +104,10 @@ def overview(report: Report) -> Figure:
     if trace is not None and "loss" in trace.curves and len(trace.curves["loss"].steps) > 1:
         parts.append((2.2, lambda ax: _loss(ax, trace)))
     if table is not None:
-        parts.append((0.9 + 0.34 * len(table.rows), lambda ax: _trials(ax, table)))
+        parts.append((_height(table), lambda ax: _trials(ax, table)))
     if not parts:
         raise InputError("this report has nothing to draw: expected measurements by layer, a loss or trials")
-    figure, axes = _panels([(6.8, height) for height, _ in parts])
+    figure, axes = _panels([height for height, _ in parts], _room(table))
     for ax, (_, draw) in zip(axes, parts, strict=True):
         draw(ax)
     return figure
@@ -141,7 +142,7 @@ def _gradient(ax: Axes, found: Profile) -> None:
     ax.axhline(1.0, color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
     _label(ax, "gradient that reaches each layer, relative to the last", f"{found.first} … {found.last}", "")
     ax.locator_params(axis="x", integer=True)
-    _legend(ax, loc="upper left", bbox_to_anchor=(0, -0.3), ncols=2)
+    _legend(ax, loc="upper left", bbox_to_anchor=(0, -0.26), ncols=2)
 
 
 def _heat(ax: Axes, plane: Plane, trace: Trace) -> None:
@@ -251,16 +252,22 @@ def _trials(ax: Axes, table: tried.Trials) -> None:
     _label(ax, f"what was tried, {table.seeds} seed{'s' * (table.seeds != 1)}", table.metric, "")
 
 
-def _panels(sizes: list[tuple[float, float]]) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with panels below each other, of these widths and heights in inches."""
+def _panels(heights: list[float], left: float = 0.75) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with panels of these heights (inches) below each other, on one left edge; `left` is the room for names.
+
+    Places are fixed: a layout that is solved for differs in its last digits from run to run, and with it names inside an SVG.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("figures are drawn with matplotlib, which is not installed: pip install 'evengrad[figures]'") from error
-    heights = [height for _, height in sizes]
-    figure = Figure(figsize=(max(w for w, _ in sizes), sum(heights)), layout="constrained", facecolor="white")
-    parts = figure.subfigures(len(sizes), 1, height_ratios=heights, squeeze=False)[:, 0]
-    axes: list[Axes] = [part.subplots() for part in parts]
+    total, wide = sum(heights), _WIDTH + left + _RIGHT
+    figure = Figure(figsize=(wide, total), facecolor="white")
+    bottoms = [total - sum(heights[: i + 1]) + _BOTTOM for i in range(len(heights))]
+    axes = [
+        figure.add_axes((left / wide, bottom / total, _WIDTH / wide, (height - _BOTTOM - _TOP) / total))
+        for bottom, height in zip(bottoms, heights, strict=True)
+    ]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.spines[["left", "bottom"]].set_color(SOFT)
@@ -268,6 +275,15 @@ def _panels(sizes: list[tuple[float, float]]) -> tuple[Figure, list[Axes]]:
         ax.grid(color=LINE, linewidth=0.8)
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def _room(table: tried.Trials | None) -> float:
+    """Inches that the names of changes need, if there are any."""
+    return 0.75 if table is None else min(3.2, max(0.75, 0.3 + 0.066 * max(len(row.label) for row in table.rows)))
+
+
+def _height(table: tried.Trials) -> float:
+    return 1.15 + 0.3 * len(table.rows)
 
 
 def _label(ax: Axes, title: str, x: str, y: str) -> None:

@@ -73,6 +73,8 @@ def chart(name: str, lines: Sequence[Line], axes: Axes) -> Markup:
         parts += _drawn(line, axes, across, up)
     drawn = el("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{name}: {', '.join(x.name for x in lines)}")
     legend = [el("span", _swatch(line.look), line.name) for line in lines]
+    marks = (("mark-zero", "zero", "exactly zero"), ("mark-nan", "nan", "not finite"))
+    legend += [el("span", el("i", class_=look), word) for mark, look, word in marks if any(mark in part for part in parts)]
     return el("figure", drawn, el("figcaption", *legend, class_="legend"), class_="chart")
 
 

@@ -214,7 +214,7 @@
       under.append(`, ${cell(step, 0)} at the input, ${cell(step, L - 1)} at the output`);
     };
     let wide = 0;
-    const refit = () => { if (root.clientWidth !== wide) { wide = root.clientWidth; drawSide(); drawHeat(); } };
+    const refit = () => { if (root.clientWidth && root.clientWidth !== wide) { wide = root.clientWidth; drawSide(); drawHeat(); } };
     addEventListener("resize", refit);
 
     /* The cells in view, taken together to the points of the screen; kept until the signal, the view, the size or the colours change. */
@@ -238,7 +238,7 @@
       return small;
     };
     const drawHeat = () => {
-      if (!canvas || !(plane.greatest instanceof Float32Array)) return;
+      if (!canvas || !canvas.clientWidth || !(plane.greatest instanceof Float32Array)) return; /* a frame may have no width yet */
       const ratio = Math.max(1, window.devicePixelRatio || 1), height = clamp(L * 16, 160, L > 100 ? 420 : 320), { s0, s1, l0, l1 } = view;
       const size = [Math.round(canvas.clientWidth * ratio), Math.round(height * ratio)];
       if (canvas.width !== size[0] || canvas.height !== size[1]) { [canvas.width, canvas.height] = size; canvas.style.height = `${height}px`; }

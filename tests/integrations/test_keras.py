@@ -211,3 +211,54 @@ def test_the_same_seed_trains_the_same_model(repaired):
     one, other, third = (eg.train(repaired[0], seed=s, max_steps=5).losses for s in (0, 0, 1))
     assert np.array_equal(one, other)
     assert not np.array_equal(one, third)
+
+
+@pytest.mark.parametrize("remedy", ["batch_norm", "layer_norm", "rms_norm"])
+def test_a_norm_goes_between_a_keras_layer_and_its_own_activation(remedy):
+    x, y = tensors()
+    network = adapted(deep_sigmoid(3))
+    rig = eg.Rig(network, torch.optim.SGD(network.parameters(), 0.1), nn.BCELoss())
+    trace = eg.check(network, x, y, nn.BCELoss(), causes=False).trace
+    finding = eg.Finding(code="VAN001", symptom="vanishing_gradient", severity="error", message="", cause="missing_normalization_layer")
+    member = eg.remedies.discovered()[remedy]()
+    (proposal,) = member.propose(finding, trace)
+    network.eval()
+    before, parameters = network(x).detach(), len(list(network.parameters()))
+    undo = member.apply(rig, proposal)
+    hidden = list(eg.check(network, x, y, nn.BCELoss(), causes=False).trace.layers)
+    assert {r.norm for r in hidden if r.activation == "sigmoid"} == {remedy, "none"}  # none at the head
+    assert len(list(network.parameters())) == len(rig.optimizer.param_groups[0]["params"]) > parameters
+    network.train()
+    twin = copy.deepcopy(network)
+    assert torch.equal(twin(x), network(x))
+    loss = nn.functional.binary_cross_entropy(network(x), y)
+    loss.backward()
+    rig.optimizer.step()
+    assert not torch.equal(twin(x), network(x))
+    network.load_state_dict(twin.state_dict())
+    undo()
+    network.eval()
+    assert torch.equal(network(x), before)
+    assert len(rig.optimizer.param_groups[0]["params"]) == parameters
+
+
+@pytest.mark.parametrize("remedy", ["batch_norm", "group_norm"])
+def test_a_norm_behind_a_keras_convolution_norms_its_channels(remedy):
+    network, x = adapted(convolutional()), 3 + torch.randn(8, 12, 12, 3)
+    trace = eg.check(network, x, causes=False).trace
+    finding = eg.Finding(code="VAN001", symptom="vanishing_gradient", severity="error", message="", cause="missing_normalization_layer")
+    member = eg.remedies.discovered()[remedy]()
+    (proposal,) = member.propose(finding, trace)
+    undo = member.apply(eg.Rig(network), proposal)
+    second = [m for m in network.evengrad_original.layers if type(m).__name__ == "Conv2D"][1]
+    seen = []
+    handle = next(second.children(), second)  # the weights' own dictionary comes first
+    norm = next(m for m in second.children() if m is not handle)
+    norm.register_forward_hook(lambda module, args, output: seen.append(output.detach()))
+    network(x)
+    channels = seen[0].movedim(1, -1) if seen[0].dim() == 4 and remedy == "group_norm" else seen[0]
+    assert channels.shape[-1] == 16
+    axes = (0,) if remedy == "batch_norm" else (1, 2, 3)
+    assert torch.allclose(channels.mean(axes), torch.zeros(1), atol=1e-4)
+    undo()
+    assert not any("evengrad" in n for n, _ in network.named_modules())

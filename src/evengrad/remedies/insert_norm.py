@@ -50,7 +50,11 @@ class InsertNorm(Remedy):
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         head = (trace.facts.head or {}).get("layer")
         rows = [x for x in trace.layers if x.activation not in {"none", "unknown"} and x.norm == "none" and x.name != head]
-        rows = [x for x in rows if x.kind in {"linear", "conv"} and x.weight == f"{x.name}.weight" and self.suits(x, trace)]
+        rows = [
+            x
+            for x in rows
+            if x.kind in {"linear", "conv"} and x.weight in {f"{x.name}.weight", f"{x.name}.kernel"} and self.suits(x, trace)
+        ]
         if rows:
             words = self.name.replace("_", " ")
             yield Proposal(
@@ -68,7 +72,8 @@ class InsertNorm(Remedy):
         return undo_all(self._insert(rig, submodule(rig.model, name), units) for name, units in proposal.options["units"].items())
 
     def _insert(self, rig: Rig, layer: nn.Module, units: int | None) -> Undo:
-        weight = getattr(layer, "weight", None)
+        kernel = getattr(getattr(layer, "kernel", None), "value", None)  # of a Keras layer: units last, and the activation inside
+        weight = getattr(layer, "weight", None) if kernel is None else kernel.movedim(-1, 0)
         if not isinstance(weight, Tensor) or weight.dim() < 2 or hasattr(layer, self.child):
             raise InputError(f"{type(layer).__name__} has no weight, or a norm already: this change was proposed for another model")
         if units is not None and units not in weight.shape:  # on any axis: some kernels are laid out [in, out]
@@ -76,11 +81,15 @@ class InsertNorm(Remedy):
             raise InputError(
                 f"expected a layer of {units} units, got a weight of shape {shape}: this change was proposed for another model"
             )
-        child = self.norm(units or weight.shape[0], weight.dim()).to(weight.device, weight.dtype)
+        child = self.norm(units or weight.shape[0], weight.dim() if kernel is None else 2).to(weight.device, weight.dtype)
         child.train(layer.training)
         layer.add_module(self.child, child)
-        handle = layer.register_forward_hook(partial(apply_norm, child=self.child))
-        undos: list[Undo] = [handle.remove, lambda: delattr(layer, self.child)]
+        normed = partial(apply_norm, child=self.child)
+        if kernel is None:
+            undos: list[Undo] = [layer.register_forward_hook(normed).remove]
+        else:
+            undos = [_before_activation(layer, normed, 1 if isinstance(child, nn.GroupNorm) else -1)]
+        undos.append(lambda: delattr(layer, self.child))
         if rig.optimizer is not None:
             undos.append(join_optimizer(rig, list(child.parameters())))
         return undo_all(undos[::-1])
@@ -223,6 +232,18 @@ def apply_norm(layer: nn.Module, _args: object, output: Any, *, child: str = CHI
     if isinstance(norm, nn.BatchNorm1d) and not isinstance(layer, nn.Conv1d) and output.dim() > 2:
         return norm(output.flatten(0, -2)).reshape(output.shape)
     return norm(output)
+
+
+def _before_activation(layer: Any, normed: Any, channels: int) -> Undo:
+    """Norms what a Keras layer's own activation is applied to, by a norm that reads channels on that axis."""
+    activation, own = layer.activation, 1 if getattr(layer, "data_format", "") == "channels_first" else -1
+    turns = {"own": own, "channels": channels}
+    vars(layer)["activation"] = partial(_normed_activation, layer=layer, normed=normed, activation=activation, **turns)
+    return lambda: vars(layer).update(activation=activation)
+
+
+def _normed_activation(output: Tensor, *, layer: nn.Module, normed: Any, activation: Any, own: int, channels: int) -> Any:
+    return activation(normed(layer, (), output.movedim(own, channels)).movedim(channels, own))
 
 
 def join_optimizer(rig: Rig, parameters: list[nn.Parameter]) -> Undo:

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import evengrad as eg
+from evengrad.batches import batches_of
 from evengrad.errors import ForwardError, InputError, UnknownNameError
 from evengrad.rig import Rig
 from evengrad.trace.batch import Batch
-from evengrad.training import Experiment, batches_of, build, evaluate, first_batch, metric_name, train
+from evengrad.training import Experiment, build, evaluate, first_batch, metric_name, train
 from evengrad.types import Proposal
 
 

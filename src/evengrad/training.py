@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evengrad.errors import EvengradError, ForwardError, InputError, unknown
+from evengrad.batches import batches_of, users
+from evengrad.errors import InputError, unknown
 from evengrad.recording import Snapshot
 from evengrad.remedies import discovered
 from evengrad.rig import Rig
@@ -124,7 +125,7 @@ def build(experiment: Experiment, seed: int = 0) -> Rig:
         ForwardError: if one of these functions raises.
     """
     with _seeded(seed):
-        with _users("model"), names_from_one():
+        with users("model"), names_from_one():
             model = adapted(experiment.model())
         if not isinstance(model, nn.Module):
             raise InputError(f"Experiment's model() must return an nn.Module; got {type(model).__name__}")
@@ -132,11 +133,11 @@ def build(experiment: Experiment, seed: int = 0) -> Rig:
             model = model.to(checked_device(experiment.device))
         if not any(p.requires_grad for p in model.parameters()):
             raise InputError("the model has no parameter with requires_grad: nothing can be trained. Unfreeze a layer")
-        with _users("optimizer"):
+        with users("optimizer"):
             optimizer = experiment.optimizer(model)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise InputError(f"Experiment's optimizer(model) must return a torch.optim.Optimizer; got {type(optimizer).__name__}")
-        with _users("scheduler"):
+        with users("scheduler"):
             scheduler = experiment.scheduler(optimizer) if experiment.scheduler else None
         device = next(model.parameters()).device
         source = batches_of(experiment.data, experiment.batch_size, seed)
@@ -217,7 +218,7 @@ def evaluate(experiment: Experiment, rig: Rig) -> float:
     rig.model.eval()
     try:
         if callable(experiment.metric):
-            with _users("metric"):
+            with users("metric"):
                 return float(experiment.metric(rig.model))
         with torch.no_grad():
             value = _mean_over_data(experiment, rig)
@@ -239,7 +240,7 @@ def _mean_over_data(experiment: Experiment, rig: Rig) -> float:
 
 
 def _summed_loss(output: Any, batch: Batch, loss_fn: Loss) -> tuple[float, int]:
-    with _users("loss_fn"):
+    with users("loss_fn"):
         return float(loss_fn(output, batch.targets)) * batch.samples, batch.samples
 
 
@@ -264,28 +265,6 @@ def metric_name(experiment: Experiment) -> str:
         return experiment.metric
     targets = next(tensors_in(next(iter(batches_of(experiment.data, 1, 0)(0))).targets), None)
     return "accuracy" if targets is not None and not targets.is_floating_point() else "-loss"
-
-
-def batches_of(data: Any, batch_size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
-    """Returns a function from the epoch to its batches; their order depends on seed and epoch only, never on torch's generators.
-
-    Raises:
-        InputError: if the data are empty, or of another kind than an Experiment takes.
-    """
-    if isinstance(data, torch.utils.data.Dataset):
-        return lambda epoch: _guarded(lambda: _dataset_batches(data, batch_size, seed, epoch))
-    if callable(data):
-        return lambda epoch: _guarded(lambda: map(_pair, data()))
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        hint = ". Write lambda: loader" if isinstance(data, Iterable) else ""
-        raise InputError(f"data must be (x, y), a Dataset, or a function that returns batches; got {type(data).__name__}{hint}")
-    x, y = (_array(name, part) for name, part in zip("xy", data, strict=True))
-    y = y if y.is_floating_point() else y.long()
-    if not x.numel():
-        raise InputError(f"the data are empty: expected at least one sample, got x of shape {tuple(x.shape)}. Look at how they are loaded")
-    if len(x) != len(y):
-        raise InputError(f"x has {len(x)} samples but y has {len(y)}: expected as many targets as inputs")
-    return lambda epoch: (Batch(x[i], y[i]) for i in epoch_order(len(x), seed, epoch).split(batch_size))
 
 
 def validation_of(experiment: Experiment) -> Callable[[int], Iterator[Batch]] | None:
@@ -356,64 +335,10 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(legacy)
 
 
-@contextmanager
-def _users(part: str) -> Iterator[None]:
-    """Marks what the user's own code raises, so that it is shown as theirs."""
-    try:
-        yield
-    except EvengradError:
-        raise
-    except Exception as error:
-        raise ForwardError(f"Experiment's {part} raised {type(error).__name__}: {error}") from error
-
-
-def _guarded(batches: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
-    with _users("data"):
-        yield from batches()
-
-
-def _array(name: str, part: Any) -> Tensor:
-    if isinstance(part, np.ndarray) and (not part.flags.writeable or min(part.strides, default=0) < 0):
-        part = part.copy()  # torch shares memory with an array, and can share neither kind
-    try:
-        tensor = torch.as_tensor(part)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{name} must be numbers, an array or a tensor with samples first; got {type(part).__name__}. "
-            f"For several inputs, give a Dataset or a function that returns batches"
-        ) from error
-    if not tensor.dim():
-        raise InputError(f"{name} must be an array or a tensor with samples first; got the single number {tensor.item()}")
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """Returns the order (count,) in which an epoch meets the samples: of its own generator, so that no extra layer changes it."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-
-
-def _dataset_batches(data: Any, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-    if isinstance(data, torch.utils.data.IterableDataset) or not hasattr(data, "__len__"):
-        samples: Iterable[Any] = torch.utils.data.DataLoader(data, batch_size=batch_size)
-        yield from (_pair(batch) for batch in samples)
-        return
-    for indices in epoch_order(len(data), seed, epoch).split(batch_size):
-        yield _pair(torch.utils.data.default_collate([data[int(i)] for i in indices]))
-
-
-def _pair(batch: Any) -> Batch:
-    if isinstance(batch, Batch):
-        return batch
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return Batch(batch[0], batch[1])
-    got = f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else f"a {type(batch).__name__}"
-    raise InputError(f"a batch must be a pair (inputs, targets); got {got}. Inputs can be a tuple or a mapping: ((a, b), targets)")
-
-
 def _step(rig: Rig, batch: Batch) -> Tensor:
     assert rig.optimizer is not None  # build gave one
     if rig.train_step is not None:
-        with _users("train_step"):
+        with users("train_step"):
             value = rig.train_step(rig.model, (batch.inputs, batch.targets), rig.loss_fn, rig.optimizer)
         if not isinstance(value, (Tensor, float, int)) or (isinstance(value, Tensor) and value.numel() != 1):
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evengrad.batches import batches_of
 from evengrad.errors import InputError
 from evengrad.monitor.monitor import Monitor, watch
 from evengrad.trace.batch import call
-from evengrad.training import Experiment, batches_of
+from evengrad.training import Experiment
 
 try:
     import keras

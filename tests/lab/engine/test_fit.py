@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import evengrad as eg
+from evengrad.batches import epoch_order
 from evengrad.errors import InputError
 from evengrad.lab.data import load
 from evengrad.lab.engine.chain import Chain
@@ -20,7 +21,6 @@ from evengrad.lab.engine.optimizers import SGD, Adam, Optimizer
 from evengrad.lab.engine.plan import Clip, History, Plan, Samples, Schedule
 from evengrad.lab.engine.runs import Runs
 from evengrad.lab.models import ResidualMLP, mlp
-from evengrad.training import epoch_order
 
 SEEDS = (3, 5, 8)
 RATES = (0.3, 0.1, 0.03)

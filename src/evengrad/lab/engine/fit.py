@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from evengrad.batches import epoch_order
 from evengrad.errors import InputError
 from evengrad.lab.engine.evaluate import Best, Tally, evaluate
 from evengrad.lab.engine.optimizers import Stepper
@@ -15,7 +16,6 @@ from evengrad.lab.engine.plan import History, Plan, Samples
 from evengrad.lab.engine.record import Recorder
 from evengrad.lab.engine.runs import Runs
 from evengrad.lab.models.parts import set_step
-from evengrad.training import epoch_order
 
 Probe = Callable[[Runs, int, int], bool | None]
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from evengrad.batches import batches_of
 from evengrad.lab.search.watch import COMPLETE, DIVERGED, HEALTH, LOSS, End, Watch
 from evengrad.recording import trace_of
 from evengrad.rig import Rig
 from evengrad.trace.batch import Batch
-from evengrad.training import Experiment, batches_of, evaluate, train
+from evengrad.training import Experiment, evaluate, train
 
 _COLUMNS = frozenset({"out_spread", "out_abs_max", "dead_fraction", "grad_out_norm", "grad_out_abs_max"})
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from evengrad.batches import batches_of
 from evengrad.lab.engine.runs import Runs
 from evengrad.rig import Rig
 from evengrad.trace.batch import Batch
-from evengrad.training import Experiment, batches_of, evaluate, metric_name
+from evengrad.training import Experiment, evaluate, metric_name
 from evengrad.types import Series
 
 

@@ -237,8 +237,7 @@ def apply_norm(layer: nn.Module, _args: object, output: Any, *, child: str = CHI
 def _before_activation(layer: Any, normed: Any, channels: int) -> Undo:
     """Norms what a Keras layer's own activation is applied to, by a norm that reads channels on that axis."""
     activation, own = layer.activation, 1 if getattr(layer, "data_format", "") == "channels_first" else -1
-    turns = {"own": own, "channels": channels}
-    vars(layer)["activation"] = partial(_normed_activation, layer=layer, normed=normed, activation=activation, **turns)
+    vars(layer)["activation"] = partial(_normed_activation, layer=layer, normed=normed, activation=activation, own=own, channels=channels)
     return lambda: vars(layer).update(activation=activation)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ def page(browser: Any, base: str) -> Iterator[Any]:
     yield made
     folder = os.environ.get("EVENGRAD_SCREENSHOTS")
     if folder:
-        name = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0]
+        name = re.sub(r"\W+", "-", os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].rpartition(" ")[0]).strip("-")
         made.screenshot(path=Path(folder, f"{name}.png"), full_page=True)
     assert trouble == []
     context.close()

@@ -10,12 +10,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from evengrad.errors import EvengradError
+from evengrad.judge import chosen_rules, report_of
+from evengrad.recording import Recording
 from evengrad.serve.app import create_app
 from evengrad.serve.guard import TOKEN_HEADER
 from evengrad.serve.play import process
+from evengrad.serve.play.network import experiment_of
 from evengrad.serve.play.presets import START, STUDIES, SYMPTOMS
 from evengrad.serve.play.runs import Frame, Interrupted, Workshop
 from evengrad.serve.play.state import CHOICES, State
+from evengrad.training import loop_facts, train, validation_of
 from evengrad.types import SYMPTOMS as VOCABULARY
 from tests.serve.conftest import BASE, TOKEN
 
@@ -46,6 +50,17 @@ def test_every_symptom_and_every_study_has_a_preset() -> None:
 
     assert {p.key for p in SYMPTOMS} == set(VOCABULARY)
     assert {p.key for p in STUDIES} == set(discovered())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", SYMPTOMS, ids=lambda p: p.key)
+def test_a_symptoms_preset_shows_the_symptom(shop: Workshop, preset: Any) -> None:
+    state = State.of(preset.state)
+    experiment = experiment_of(state)
+    recording = Recording(loop=loop_facts(experiment), validation=validation_of(experiment))
+    trace = recording.trace(train(experiment, seed=state.seed, watcher=recording).losses)
+    found = shop.judge(state, report_of(trace, chosen_rules()))
+    assert preset.key in {f["symptom"] for f in found["findings"]}
 
 
 @pytest.mark.parametrize(("scale", "word"), [(0.2, "vanishing"), (1.0, "healthy"), (4.0, "exploding")])

@@ -16,7 +16,7 @@ from evengrad.serve.play.state import State
 from evengrad.training import Experiment
 from evengrad.types import Proposal
 
-STEPS = 4000  # a training ends there
+STEPS = 1500  # a training ends there
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "momentum": partial(torch.optim.SGD, momentum=0.9),

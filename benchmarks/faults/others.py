@@ -228,6 +228,8 @@ def _norms(trace: Trace) -> tuple[Floats, Floats]:
     """Norms of the gradient of the first and the last layer, at each sampled step."""
     order = sorted((layer.depth, i) for i, layer in enumerate(trace.layers) if layer.depth is not None)
     grads = trace.column("grad_norm")
+    if not order:  # a network whose layers cannot be told, such as one that is traced
+        return (np.full((len(trace.steps), 1), np.nan, np.float32),) * 2
     return grads[:, order[0][1]], grads[:, order[-1][1]]
 
 

@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evengrad import lab, remedies, rules, sinks
+    from evengrad import integrations, lab, remedies, rules, sinks
     from evengrad.examine import check, diagnose
+    from evengrad.integrations.testing import assert_trainable
     from evengrad.judge import compare
     from evengrad.lab.running import study
     from evengrad.lab.search import search
@@ -56,6 +57,7 @@ __all__ = [
     "Study",
     "Trace",
     "TrainingStoppedError",
+    "assert_trainable",
     "build",
     "check",
     "clip_adaptive_",
@@ -67,6 +69,7 @@ __all__ = [
     "gradient_check",
     "guards",
     "initialize_",
+    "integrations",
     "isometry_",
     "jacobian_spectrum",
     "lab",
@@ -85,6 +88,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "assert_trainable": "evengrad.integrations.testing",
     "check": "evengrad.examine",
     "diagnose": "evengrad.examine",
     "compare": "evengrad.judge",
@@ -128,6 +132,7 @@ _HOME = {
     "Study": "evengrad.lab.study",
 }
 _PACKAGES = {
+    "integrations": "evengrad.integrations",
     "lab": "evengrad.lab",
     "remedies": "evengrad.remedies",
     "rules": "evengrad.rules",

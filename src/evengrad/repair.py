@@ -134,10 +134,10 @@ def fix(
         return search.result("nothing_wrong", None, source)
     search.prepare(None if keep is None else Path(keep), workers)
     best = search.round(candidates(search.report, largest=max_remedies), None)
-    while best is not None and best.verdict != "fixed" and len(best.proposals) < max_remedies:
-        grown = search.round(candidates(search.diagnosed(best), best.proposals, largest=max_remedies), best)
-        if grown is best:
-            break
+    base = best or search.closest(None)
+    while base is not None and base.verdict != "fixed" and len(base.proposals) < max_remedies:
+        grown = search.round(candidates(search.diagnosed(base), base.proposals, largest=max_remedies), best)
+        base = grown if grown is not best else search.closest(base) if best is None else None
         best = grown
     best = search.smallest(best)
     return search.result("nothing_helped" if best is None else best.verdict, best, source)
@@ -183,6 +183,13 @@ class _Search:
                 if proved[-1].verdict == "fixed":
                     break
         return self._best([o for o in proved if o.verdict != "no_better"])
+
+    def closest(self, base: Outcome | None) -> Outcome | None:
+        """The outcome with fewer errors left than `base` and with it: of several faults, one alone may better nothing but itself."""
+        most = len(errors(self.report.findings)) if base is None else len(base.findings)
+        held = () if base is None else base.proposals
+        found = [o for o in self.outcomes.values() if len(o.findings) < most and all(p in o.proposals for p in held)]
+        return min(found, key=lambda o: (len(o.findings), len(o.proposals)), default=None)
 
     def diagnosed(self, outcome: Outcome) -> Report:
         """Diagnoses the training with these changes: what is left to repair."""

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+import evengrad as eg
 from evengrad.report.html import render
 from evengrad.report.notebook import framed
 
@@ -26,3 +27,12 @@ def test_a_page_that_is_too_large_becomes_its_text() -> None:
     assert shown.startswith("<pre>layer &lt;script&gt;")
     assert "9 MB" in shown
     assert len(shown) < 500
+
+
+def test_a_monitor_shows_what_it_has_seen_so_far() -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(3, 2)
+    with eg.watch(model, torch.optim.SGD(model.parameters(), 0.1), name="<script>") as monitor:
+        shown = monitor._repr_html_()
+    assert shown.startswith("<iframe sandbox=")
+    assert "<script>" not in shown

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evengrad.cli.compare import compare
+from evengrad.cli.explain import explain
 from evengrad.cli.fix import fix
 from evengrad.cli.options import (
     AsJson,
@@ -38,7 +39,7 @@ from evengrad.cli.report import show as _show
 from evengrad.cli.search import search
 from evengrad.cli.study import commands as study_commands
 from evengrad.cli.watch import watch
-from evengrad.errors import EvengradError, ForwardError, unknown
+from evengrad.errors import EvengradError, ForwardError
 from evengrad.types import SEVERITIES
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 
 app.add_typer(study_commands, name="study")
+app.command()(explain)
 app.command()(fix)
 app.command()(recommend)
 app.command()(search)
@@ -191,21 +193,6 @@ def rules(json: AsJson = False) -> None:
         return
     for code, rule in discovered().items():
         print(f"{code}  {rule.title}")
-
-
-@app.command()
-def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="Code of a rule, such as VAN001.")]) -> None:
-    """Tell what a finding means, why it happens and what helps."""
-    from evengrad.cli.explain import explanation
-    from evengrad.rules import discovered
-
-    known = discovered()
-    if code.upper() not in known:
-        raise unknown("rule", code, known)
-    from evengrad.report.text import ASCII
-
-    text = explanation(known[code.upper()])
-    print(text.translate(ASCII).encode("ascii", "replace").decode() if console_of().options.ascii_only else text)
 
 
 def _users_traceback(error: BaseException) -> str:

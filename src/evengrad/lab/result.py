@@ -62,6 +62,12 @@ class StudyResult:
             document["rows"] = [{"arm": r.arm, "seed": r.seed, "values": {k: finite(v) for k, v in r.values.items()}} for r in self.rows]
         return json.dumps(document, indent=2, allow_nan=False, default=list)
 
+    def _repr_html_(self) -> str:
+        from evengrad.lab.page import render
+        from evengrad.report.notebook import framed
+
+        return framed(render(self), title=self.study.name, otherwise=self.answer)
+
     def to_html(self, path: str | Path) -> Path:
         """Writes one page that loads nothing, and returns its path.
 

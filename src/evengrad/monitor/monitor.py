@@ -213,6 +213,11 @@ class Monitor:
         """Judges what has been seen so far; the training can go on."""
         return report_of(self.trace, self._rules)
 
+    def _repr_html_(self) -> str:
+        from evengrad.report.notebook import shown
+
+        return shown(self.report())
+
     def detach(self) -> None:
         """Ends the watch and removes every hook; can be called twice."""
         if not self.detached:

@@ -37,6 +37,7 @@ from evengrad.cli.recommend import recommend
 from evengrad.cli.report import report as report_command
 from evengrad.cli.report import show as _show
 from evengrad.cli.search import search
+from evengrad.cli.serve import serve
 from evengrad.cli.study import commands as study_commands
 from evengrad.cli.watch import watch
 from evengrad.errors import EvengradError, ForwardError
@@ -58,6 +59,7 @@ app.command()(explain)
 app.command()(fix)
 app.command()(recommend)
 app.command()(search)
+app.command()(serve)
 app.command()(report_command)
 app.command()(compare)
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(watch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +20,15 @@ def _one_thread() -> None:
     except ImportError:
         return
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_mode_is_left() -> Iterator[None]:
+    """A function mode that a test leaves on would see, and slow down, all that comes after."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        assert torch._C._len_torch_function_stack() == 0
 
 
 @pytest.fixture(scope="session")

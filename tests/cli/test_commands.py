@@ -178,7 +178,7 @@ def test_fix_fixes_shows_the_patch_and_ends_with_zero(cli: Run, folder: Path) ->
     assert done.out.lstrip().splitlines()
     assert "Fixed: " in done.out
     assert "in your code:" in done.out
-    assert "seed 2 of 2" in done.err
+    assert ": seed 1\n" in done.err
     assert f"report: {folder / 'fixed.html'}" in done.err
     assert (folder / "stuck.py").read_bytes() == before
 

@@ -202,7 +202,7 @@ def test_the_usual_is_learned_robustly() -> None:
 
 
 def test_guards_are_found_by_name() -> None:
-    assert list(discovered()) == ["clip", "rollback", "skip", "stop", "warn"]
+    assert list(discovered()) == ["clip", "limits", "rollback", "skip", "stop", "warn"]
     with pytest.raises(UnknownNameError, match="Did you mean 'clip'"):
         resolved("clp")
     with pytest.raises(InputError, match="guard must be a name such as 'skip', or a guard; got int"):

@@ -65,12 +65,18 @@ class Look:
                 self._handle.remove()
                 self._ended(self, output)
         finally:
-            self.capture.__exit__(None, None, None)
-            self.capture.forward = self._recorder.forward = False
+            self._leave()
 
     def close(self) -> None:
-        """Removes what is left of the look."""
+        """Removes what is left of the look; one that takes its optimizer step inside its forward has not returned yet."""
         self._handle.remove()
+        if not self._over:
+            self._over = True
+            self._leave()
+
+    def _leave(self) -> None:
+        self.capture.__exit__(None, None, None)
+        self.capture.forward = self._recorder.forward = False
 
     def structure(self, output: object) -> Structure:
         """Reads the structure of the call that has just returned."""

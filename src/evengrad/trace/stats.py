@@ -12,6 +12,7 @@ SATURATION = {"sigmoid": 4.357, "tanh": 2.178, "softsign": 3.472, "hardtanh": 1.
 """|input| beyond which |phi'| is under 5% of its maximum, for activations that are flat on both sides."""
 CUT_OFF = {"relu", "relu6"}
 """Activations whose output is exactly zero for every input that is not positive."""
+_transform = torch._C._functorch.peek_interpreter_stack
 _USUAL = (1e-15, 1e15)  # magnitudes between these have squares that single precision holds
 _SMALL = 65_536  # elements up to which tensors are copied side by side
 
@@ -125,9 +126,10 @@ def _largest(flat: Tensor) -> Tensor:
 def _scaled(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
     """Returns values whose squares fit, and what they were divided by: their largest magnitude, kept away from zero and infinity.
 
-    Where squares fit as they are, a CPU is spared the copy: its fresh memory costs more than all of the arithmetic. A GPU is not asked.
+    Where squares fit as they are, a CPU is spared the copy: its fresh memory costs more than all of the arithmetic. A GPU is not asked, nor
+    a tensor under vmap, which cannot answer.
     """
-    if values.is_cpu and bool(((largest > _USUAL[0]) & (largest < _USUAL[1])).all()):
+    if values.is_cpu and _transform() is None and bool(((largest > _USUAL[0]) & (largest < _USUAL[1])).all()):
         return values, torch.ones_like(largest)
     info = torch.finfo(largest.dtype)
     unit = largest.clamp(info.tiny, info.max)

@@ -200,12 +200,12 @@ class _Search:
 
     def smallest(self, best: Outcome | None) -> Outcome | None:
         """Takes out every change that the verdict and the gain do not need."""
-        for proposal in best.proposals if best is not None and len(best.proposals) > 1 else ():
+        for proposal in best.proposals if best is not None else ():
             assert best is not None
             fewer = tuple(p for p in best.proposals if p is not proposal)
             if fewer and not self._late():
                 without = self._tried(fewer)
-                if without.verdict == best.verdict or (without.verdict == "improved" and best.verdict == "improved"):
+                if without.verdict == best.verdict:
                     without = self._proved(without)
                     best = self._best([best, without]) if without.verdict == best.verdict else best
         return best

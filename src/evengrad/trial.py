@@ -63,12 +63,11 @@ class Trainings:
             return train(self._experiment.repaired(proposals), seed=seed, max_steps=steps).metric
 
         for key, metric in zip(missing, each(one, list(missing.values()), workers=self._workers), strict=True):
-            self.add(key, metric)
+            self._add(key, metric)
         values = [self._done[key] for key, *_ in wanted]
         return [tuple(values[i : i + len(seeds)]) for i in range(0, len(values), len(seeds))]
 
-    def add(self, key: _Key, metric: float) -> None:
-        """Notes the metric of a training."""
+    def _add(self, key: _Key, metric: float) -> None:
         self._done[key] = metric
         if self._file is not None:
             with self._file.open("a") as file:
@@ -76,7 +75,7 @@ class Trainings:
 
     def know(self, proposals: Sequence[Proposal], seed: int, metric: float) -> None:
         """Notes the metric of a whole training that was done elsewhere."""
-        self.add(_key(proposals, seed, None), metric)
+        self._add(_key(proposals, seed, None), metric)
 
     def outcome(self, proposals: Sequence[Proposal], seeds: Sequence[int]) -> Outcome:
         """Trains with the proposals and without them on the same seeds, and compares seed by seed."""

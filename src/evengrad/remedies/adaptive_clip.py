@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,17 +15,33 @@ from evengrad.remedies.pacing import optimizer_of
 from evengrad.rig import Rig
 from evengrad.types import Finding, Proposal, Trace
 
-_CAUSES = ("no_grad_clip",)
 _KNOWN = 10  # sampled steps without which a run has no history
 
 
-def _proposal(remedy: Remedy, summary: str, options: dict[str, Any], code: str) -> Proposal:
-    lines = f" loss.backward()\n{code}\n optimizer.step()"
-    return Proposal(remedy=remedy.name, options=options, cause="no_grad_clip", summary=summary, code=lines, needs=("optimizer",))
+@dataclass(frozen=True, kw_only=True)
+class _Clip(Remedy):
+    """Cuts gradients in an optimizer step-pre-hook of its own."""
+
+    causes: ClassVar[tuple[str, ...]] = ("no_grad_clip",)
+    change: ClassVar[int] = base.CLIP
+    diagnostic: ClassVar[bool] = False
+    shows_at_once: ClassVar[bool] = False
+
+    @abstractmethod
+    def hook(self, rig: Rig, options: dict[str, Any]) -> Callable[..., None]:
+        """Returns the hook that cuts by a proposal's options."""
+
+    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
+        return optimizer_of(rig, self.name).register_step_pre_hook(self.hook(rig, proposal.options)).remove
+
+    def proposal(self, summary: str, options: dict[str, Any], code: str) -> Proposal:
+        """Returns the proposal whose code stands between backward and step."""
+        lines = f" loss.backward()\n{code}\n optimizer.step()"
+        return Proposal(remedy=self.name, options=options, cause="no_grad_clip", summary=summary, code=lines, needs=("optimizer",))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipLayer(Remedy):
+class ClipLayer(_Clip):
     """Scales the gradient of each parameter down to a norm of its own: one wild layer no longer takes the step from all others.
 
     Reference: Pascanu, Mikolov & Bengio 2013 (the norm of all gradients); Keras' clipnorm is this one.
@@ -32,23 +49,19 @@ class ClipLayer(Remedy):
 
     name: ClassVar[str] = "clip_layer"
     title: ClassVar[str] = "gradients clipped by the norm of each layer"
-    causes: ClassVar[tuple[str, ...]] = _CAUSES
-    change: ClassVar[int] = base.CLIP
-    diagnostic: ClassVar[bool] = False
-    shows_at_once: ClassVar[bool] = False
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         if trace.facts.optimizer is not None:
             limit = suggested(trace, finding, "layer")
             code = f"+for p in model.parameters():\n+    torch.nn.utils.clip_grad_norm_([p], {limit:g})"
-            yield _proposal(self, f"clip_layer {limit:g}", {"max_norm": limit}, code)
+            yield self.proposal(f"clip_layer {limit:g}", {"max_norm": limit}, code)
 
-    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
-        return optimizer_of(rig, self.name).register_step_pre_hook(LayerClip(float(proposal.options["max_norm"]))).remove
+    def hook(self, rig: Rig, options: dict[str, Any]) -> Callable[..., None]:
+        return LayerClip(float(options["max_norm"]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AGC(Remedy):
+class AGC(_Clip):
     """Clips each unit's gradient to a share of the norm of its weights, on all but the last layer.
 
     Attributes:
@@ -59,26 +72,22 @@ class AGC(Remedy):
 
     name: ClassVar[str] = "agc"
     title: ClassVar[str] = "gradients clipped by the size of the weights"
-    causes: ClassVar[tuple[str, ...]] = _CAUSES
-    change: ClassVar[int] = base.CLIP
-    diagnostic: ClassVar[bool] = False
-    shows_at_once: ClassVar[bool] = False
     clipping: float = 0.01
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         if trace.facts.optimizer is not None:
             head = (trace.facts.head or {}).get("layer")
             code = f"+evengrad.clip_adaptive_(model.parameters(), {self.clipping:g})"
-            yield _proposal(self, f"agc {self.clipping:g}", {"clipping": self.clipping, "head": head}, code)
+            yield self.proposal(f"agc {self.clipping:g}", {"clipping": self.clipping, "head": head}, code)
 
-    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
-        head = proposal.options.get("head")
+    def hook(self, rig: Rig, options: dict[str, Any]) -> Callable[..., None]:
+        head = options.get("head")
         spared = frozenset(id(p) for n, p in rig.model.named_parameters() if head and n.rpartition(".")[0] == head)
-        return optimizer_of(rig, self.name).register_step_pre_hook(UnitClip(float(proposal.options["clipping"]), spared)).remove
+        return UnitClip(float(options["clipping"]), spared)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoClip(Remedy):
+class AutoClip(_Clip):
     """Clips the norm to a percentile of all norms so far, so that the threshold follows the training.
 
     Attributes:
@@ -89,10 +98,6 @@ class AutoClip(Remedy):
 
     name: ClassVar[str] = "autoclip"
     title: ClassVar[str] = "gradients clipped at a percentile of their norms"
-    causes: ClassVar[tuple[str, ...]] = _CAUSES
-    change: ClassVar[int] = base.CLIP
-    diagnostic: ClassVar[bool] = False
-    shows_at_once: ClassVar[bool] = False
     percentile: float = 10.0
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
@@ -101,14 +106,14 @@ class AutoClip(Remedy):
                 "+norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))  # norms = [] before the loop\n"
                 f"+torch.nn.utils.clip_grad_norm_(model.parameters(), float(numpy.percentile(norms, {self.percentile:g})))"
             )
-            yield _proposal(self, f"autoclip at the {self.percentile:g}th percentile", {"percentile": self.percentile}, code)
+            yield self.proposal(f"autoclip at the {self.percentile:g}th percentile", {"percentile": self.percentile}, code)
 
-    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
-        return optimizer_of(rig, self.name).register_step_pre_hook(PercentileClip(float(proposal.options["percentile"]))).remove
+    def hook(self, rig: Rig, options: dict[str, Any]) -> Callable[..., None]:
+        return PercentileClip(float(options["percentile"]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZClip(Remedy):
+class ZClip(_Clip):
     """Clips norms that lie too many standard deviations above their running mean, and leaves all others as they are.
 
     Attributes:
@@ -120,10 +125,6 @@ class ZClip(Remedy):
 
     name: ClassVar[str] = "zclip"
     title: ClassVar[str] = "spikes of the gradient's norm clipped"
-    causes: ClassVar[tuple[str, ...]] = _CAUSES
-    change: ClassVar[int] = base.CLIP
-    diagnostic: ClassVar[bool] = False
-    shows_at_once: ClassVar[bool] = False
     limit: float = 2.5
     steps: int = 25
 
@@ -136,8 +137,7 @@ class ZClip(Remedy):
             f"+z = (norm - mean) / std  # running mean and deviation of the norms, learnt over {self.steps} steps\n"
             f"+if z > {self.limit:g}:\n+    torch.nn.utils.clip_grad_norm_(model.parameters(), mean + {self.limit**2:g} / z * std)"
         )
-        yield _proposal(self, f"zclip at {self.limit:g} deviations", {"limit": self.limit, "steps": self.steps}, code)
+        yield self.proposal(f"zclip at {self.limit:g} deviations", {"limit": self.limit, "steps": self.steps}, code)
 
-    def apply(self, rig: Rig, proposal: Proposal) -> Undo:
-        hook = DeviationClip(float(proposal.options["limit"]), int(proposal.options["steps"]))
-        return optimizer_of(rig, self.name).register_step_pre_hook(hook).remove
+    def hook(self, rig: Rig, options: dict[str, Any]) -> Callable[..., None]:
+        return DeviationClip(float(options["limit"]), int(options["steps"]))

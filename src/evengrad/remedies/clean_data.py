@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from evengrad.errors import InputError
 from evengrad.remedies import base
 from evengrad.remedies.base import Remedy, Undo
+from evengrad.remedies.standardize_input import beside, feature_axes
 from evengrad.rig import Rig
 from evengrad.trace.batch import Batch, mapped
 from evengrad.trace.capture import tensors_in
@@ -40,8 +41,7 @@ class FillGaps(Remedy):
         facts = trace.facts.inputs or {}
         if not facts or not (facts.get("nonfinite_fraction") or "inputs" in finding.where):
             return
-        axis, dims = facts.get("feature_axis", -1), len(facts.get("shape") or (0, 0))
-        axes = tuple(i for i in range(dims) if i != axis % dims)
+        axis, axes = feature_axes(facts)
         yield Proposal(
             remedy=self.name,
             options={"axis": axis},
@@ -118,9 +118,7 @@ class Fill:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns x of the same shape."""
-        shape = [1] * x.dim()
-        shape[self.axis] = -1
-        return torch.where(x.isfinite(), x, self.mean.to(x).view(shape))
+        return torch.where(x.isfinite(), x, beside(x, self.mean, self.axis))
 
     def of(self, batch: Batch) -> Batch:
         """Returns the batch with its first floating-point input filled."""
@@ -140,7 +138,7 @@ def kept(batch: Batch, classes: int | None = None) -> Batch | None:
     """Returns the samples of a batch that are finite and, if told how many classes there are, have a label; None if there are none."""
     count = batch.samples
     parts = [t for t in tensors_in((batch.inputs, batch.targets)) if t.dim() and len(t) == count]
-    good = torch.stack([_finite(t).flatten(1).all(1) if t.dim() > 1 else _finite(t) for t in parts]).all(0)
+    good = torch.stack([t.isfinite().reshape(count, -1).all(1) for t in parts]).all(0)
     labels = next((t for t in tensors_in(batch.targets)), None)
     if classes is not None and labels is not None and len(labels) == count:
         known = ((labels >= 0) & (labels < classes)) | (labels == _IGNORED)
@@ -150,10 +148,6 @@ def kept(batch: Batch, classes: int | None = None) -> Batch | None:
     if not bool(good.any()):
         return None
     return Batch(*(mapped(lambda t: t[good] if t.dim() and len(t) == count else t, part) for part in (batch.inputs, batch.targets)))
-
-
-def _finite(tensor: Tensor) -> Tensor:
-    return tensor.isfinite()
 
 
 def _changed(source: Callable[[int], Iterator[Batch]], change: Callable[[Batch], Batch | None], epoch: int) -> Iterator[Batch]:

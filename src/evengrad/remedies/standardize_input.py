@@ -53,8 +53,7 @@ class StandardizeInput(Remedy):
         facts = trace.facts.inputs or {}
         high, mean = facts.get("feature_std_max", 1.0), facts.get("feature_mean_abs_max", 0.0)
         if high > 0 and not facts.get("nonfinite_fraction") and not (self.span[0] <= high <= self.span[1] and mean < self.min_offset):
-            axis, dims = facts.get("feature_axis", -1), len(facts.get("shape") or (0, 0))
-            axes = tuple(i for i in range(dims) if i != axis % dims)
+            axis, axes = feature_axes(facts)
             yield Proposal(
                 remedy=self.name,
                 options={"axis": axis},
@@ -73,6 +72,19 @@ class StandardizeInput(Remedy):
         return undo_all([lambda: delattr(rig.model, STANDARDIZE), handle.remove])
 
 
+def feature_axes(facts: dict[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """Returns the axis of the inputs' features, and all others, over which a feature's statistics are taken."""
+    axis, dims = facts.get("feature_axis", -1), len(facts.get("shape") or (0, 0))
+    return axis, tuple(i for i in range(dims) if i != axis % dims)
+
+
+def beside(x: Tensor, values: Tensor, axis: int) -> Tensor:
+    """Returns a value a feature (F,) in a shape that goes with x, and of its type."""
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    return values.to(x).view(shape)
+
+
 class Standardize:
     """(x - mean) / std for each feature; no module, since a Sequential runs every module that it holds."""
 
@@ -81,9 +93,7 @@ class Standardize:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns x of the same shape."""
-        shape = [1] * x.dim()
-        shape[self.axis] = -1
-        return (x - self.mean.to(x).view(shape)) / self.std.to(x).view(shape)
+        return (x - beside(x, self.mean, self.axis)) / beside(x, self.std, self.axis)
 
     def first(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Forward pre-hook that standardises the first floating-point input, positional or by keyword."""

@@ -96,6 +96,65 @@ def test_a_loss_that_squashes_its_logits_has_a_floor(squash: Callable[[Tensor], 
     assert found["free_floor"] > 0.3
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(ignore_index=2),
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])),
+        lambda o, y: F.cross_entropy(o[y < 4], y[y < 4]),
+        lambda o, y: F.cross_entropy(o, y.clamp(max=3)),
+    ],
+)
+def test_a_loss_that_leaves_a_class_out_leads_its_free_answers_nowhere(loss: Loss) -> None:
+    assert _probed(loss, _classes(), "cross_entropy")["arrives"] < 0.9
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        F.cross_entropy,
+        F.multi_margin_loss,
+        lambda o, y: F.cross_entropy(o, y, label_smoothing=0.3),
+        lambda o, y: F.cross_entropy(o, y, weight=torch.tensor([0.01, 1.0, 5.0, 1.0, 30.0])),
+        lambda o, y: (o - F.one_hot(y, 5)).square().sum(1).mean(),
+        lambda o, y: 1e-4 * F.cross_entropy(o, y, reduction="sum"),
+    ],
+)
+def test_losses_of_classes_lead_free_answers_to_their_class(loss: Loss) -> None:
+    found = _probed(loss, _classes())
+    assert found["arrives"] == 1.0
+    assert not found.keys() & {"blind_to", "endless", "softened"}
+
+
+def test_labels_that_are_left_out_on_purpose_are_not_counted() -> None:
+    answers, labels = _classes()
+    assert _probed(F.cross_entropy, (answers, torch.where(labels == 2, -100, labels)))["arrives"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "pair"),
+    [
+        (lambda o, y: (o.exp() - y * o).mean(), (_numbers()[0], _numbers()[1] - 2)),
+        (lambda o, y: -(o * F.one_hot(y, 5)).sum(1).mean(), _classes()),
+        (lambda o, y: F.kl_div(o, F.one_hot(y, 5).float(), reduction="batchmean"), _classes()),
+    ],
+)
+def test_a_loss_that_no_answer_is_the_best_of_is_endless(loss: Loss, pair: tuple[Tensor, Tensor]) -> None:
+    assert _probed(loss, pair)["endless"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "loss", [F.mse_loss, F.l1_loss, lambda o, y: (o - y).square().mean().log(), lambda o, y: F.poisson_nll_loss(o, y.abs().round())]
+)
+def test_losses_of_numbers_end(loss: Loss) -> None:
+    assert "endless" not in _probed(loss, _numbers())
+
+
+def test_targets_that_are_smoothed_to_nothing_are_told_by_answers_that_are_too_sure() -> None:
+    assert _probed(nn.CrossEntropyLoss(label_smoothing=0.95), _classes(), "cross_entropy")["softened"] > 0.9
+    assert "softened" not in _probed(nn.CrossEntropyLoss(label_smoothing=0.2), _classes(), "cross_entropy")
+
+
 def test_right_answers_are_limited_by_what_the_output_reaches() -> None:
     assert _probed(F.cross_entropy, _classes(), "cross_entropy", reach=(-1.0, 1.0))["floor"] > 0.2
     assert _probed(F.mse_loss, _numbers(), "mse", reach=(0.0, 1.0))["floor"] > 0.5

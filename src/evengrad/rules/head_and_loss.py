@@ -57,6 +57,8 @@ class HeadAndLoss(Rule):
         max_classes_as_numbers: Most distinct labels that a regression on whole numbers is told about: more are counts or ages.
         max_floor: Largest healthy loss of right answers, as a share of the best constant answer's loss, in [0, 1].
         max_blindness: Largest healthy share of the constant answer's distance that a wrong answer is spared, in [0, 1].
+        min_arrives: Smallest healthy share of answers that come to the right class where nothing but the loss moves them, in [0, 1].
+        max_softened: Largest healthy least loss of softened targets, as a share of the best constant answer's loss, in [0, 1].
 
     Reference: Goodfellow, Bengio & Courville 2016, sec. 6.2.2; Bridle 1990 (softmax).
     """
@@ -64,7 +66,7 @@ class HeadAndLoss(Rule):
     code: ClassVar[str] = "ARC002"
     symptom: ClassVar[str | None] = None
     title: ClassVar[str] = "the output does not fit the loss"
-    causes: ClassVar[tuple[str, ...]] = ("redundant_output_activation", "wrong_output_activation", "wrong_loss")
+    causes: ClassVar[tuple[str, ...]] = ("redundant_output_activation", "wrong_output_activation", "wrong_loss", "over_regularized")
     needs: ClassVar[tuple[str, ...]] = ("facts.head", "facts.loss", "facts.targets")
     signal: ClassVar[tuple[str, str]] = ("mismatches", "places")
     helps: ClassVar[str] = (
@@ -74,6 +76,8 @@ class HeadAndLoss(Rule):
     max_classes_as_numbers: int = 30
     max_floor: float = 0.25
     max_blindness: float = 0.98
+    min_arrives: float = 0.9
+    max_softened: float = 0.75
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         ran = progress(trace)
@@ -93,7 +97,7 @@ class HeadAndLoss(Rule):
     def _mismatches(self, trace: Trace) -> Iterator[Mismatch]:
         """The first of these that holds: one mistake often looks like two."""
         head, loss, targets = trace.facts.head or {}, trace.facts.loss or {}, trace.facts.targets or {}
-        looks = (_one_unit, _before_logits, _before_log, _broadcast, self._kind, self._blind, self._floor, self._range)
+        looks = (_one_unit, _before_logits, _before_log, _broadcast, self._kind, self._led, self._blind, self._floor, self._range)
         yield from [found for look in looks if (found := look(head, loss, targets)) is not None][:1]
 
     def _kind(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
@@ -114,6 +118,34 @@ class HeadAndLoss(Rule):
             message = f"cross-entropy needs labels or probabilities, but the targets are numbers from {low:.3g} to {high:.3g}"
             evidence = Evidence(signal="largest_target", value=max(high, 1.0 - low), relation=">", threshold=1.0, where="targets")
             return Mismatch("wrong_loss", message, evidence, "loss")
+        return None
+
+    def _led(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
+        """A loss that takes answers somewhere else, or nowhere: found by letting the answers themselves walk down it."""
+        if loss.get("toward_targets", 0.0) < -0.5:
+            return None
+        if loss.get("endless"):
+            message = "answers that are free to move down this loss do not arrive: ×2 the way takes ×2 as much off it, without end"
+            evidence = Evidence(signal="endless", value=1.0, relation=">", threshold=0.0, where="loss")
+            return Mismatch("wrong_loss", message, evidence, "loss")
+        arrives, softened = float(loss.get("arrives", 1.0)), float(loss.get("softened", 0.0))
+        if arrives < self.min_arrives:
+            message = (
+                f"of answers that are free to move, {arrives:.0%} come to the right class down this loss: of the others it asks nothing"
+            )
+            evidence = Evidence(
+                signal="arrives", value=arrives, relation="<", threshold=self.min_arrives, unit="of the answers", where="loss"
+            )
+            return Mismatch("wrong_loss", message, evidence, "loss")
+        if softened > self.max_softened:
+            message = (
+                f"the least loss of any answer is {softened:.1%} of what the best constant answer loses, and surer ones lose more: targets "
+                f"are smoothed until they say next to nothing"
+            )
+            evidence = Evidence(
+                signal="softened", value=softened, relation=">", threshold=self.max_softened, unit="of the constant's loss", where="loss"
+            )
+            return Mismatch("over_regularized", message, evidence, "loss")
         return None
 
     def _blind(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
@@ -203,6 +235,9 @@ class HeadAndLoss(Rule):
                 net(one, "other", numbers, blind_to="size", blindness=1.0),
                 net(logits, "other", labels, blind_to="label", blindness=0.99),
                 net(logits, "cross_entropy", labels, "mul", "cross_entropy", floor=0.6, free_floor=0.6),
+                net(one, "other", numbers, endless=1.0),
+                net(logits, "cross_entropy", labels, arrives=0.88),
+                net(logits, "cross_entropy", labels, arrives=1.0, softened=0.8),
                 net({**logits, "reach": [-1.0, 1.0], "activation": "unknown"}, "cross_entropy", labels, floor=0.3, free_floor=0.0),
             ),
             healthy=(
@@ -217,6 +252,7 @@ class HeadAndLoss(Rule):
                 net({**relu, "reach": [None, None]}, "mse", numbers),
                 net(one, "other", numbers, blind_to="size", blindness=0.9),
                 net(logits, "cross_entropy", labels, floor=0.5),
+                net(logits, "cross_entropy", labels, arrives=0.92, softened=0.7),
                 net(logits, "cross_entropy", labels, floor=0.2, free_floor=0.2),
             ),
         )

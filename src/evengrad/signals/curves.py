@@ -28,7 +28,8 @@ class Progress:
         learnt: Share of the reference that is gone at the end: 0 has learnt nothing, 1 everything; negative is worse than at first.
         regained: Share of the way from the reference down to the best that the loss has come back by the end.
         learnable: Share of the reference that near inputs with like targets explain, 1 where that is not known: noise cannot be learnt.
-        sound: False if less loss is no better answer: it pulls away from the targets, or is below zero where its kind cannot be.
+        sound: False if less loss is no better answer: it pulls away from the targets, falls without end for answers that are free to move,
+            or is below zero where its kind cannot be.
     """
 
     start: float
@@ -138,7 +139,7 @@ def learnable(trace: Trace) -> float:
 def _sound(trace: Trace, best: float, scale: float) -> bool:
     facts = trace.facts.loss or {}
     impossible = facts.get("op") in _NOT_NEGATIVE and best < -1e-3 * scale
-    return not impossible and facts.get("toward_targets", 1.0) >= -0.5
+    return not impossible and not facts.get("endless") and facts.get("toward_targets", 1.0) >= -0.5
 
 
 def mode_gap(trace: Trace, late: int = 3) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from evengrad.trace.batch import Loss
+from evengrad.trace.free_answers import freed
 
 Reach = tuple[float, float]
 EVERYTHING: Reach = (-math.inf, math.inf)
@@ -20,6 +21,9 @@ _FAR = (1.0, 10.0)  # standard deviations by which answers are off
 _SETTLED = 0.01  # a loss that falls no further from 8 to 32 logits has an end of its own
 _OF_CLASSES = {"cross_entropy", "nll", "bce", "bce_with_logits"}
 _FEW = 8  # samples that say enough
+_SOFT = 0.75  # of the constant answer's loss: a tenth of label smoothing leaves a quarter
+_ARRIVED = 0.95  # share of the samples
+_MANY = 1_000_000  # answers whose walk would take too long
 
 
 def probed(loss_fn: Loss, answers: Tensor, wanted: Tensor, *, op: str, reach: Reach = EVERYTHING) -> dict[str, float | str]:
@@ -37,7 +41,10 @@ def probed(loss_fn: Loss, answers: Tensor, wanted: Tensor, *, op: str, reach: Re
         `free_floor`: the same without the limits of the output, given where the loss falls no further for surer answers;
         `blind_to`: a change that makes right answers wrong and leaves the loss as it is (`order`, `size`, `level`, `sign`, `label`);
         `blindness`: by how much less than the constant answer's distance the loss changes, 1 is not at all;
-        `reversed`: 1 where right answers get more loss than all that are wrong, the more so the further these are off.
+        `reversed`: 1 where right answers get more loss than all that are wrong, the more so the further these are off;
+        `arrives`: share of samples whose right class the loss leads free answers to (`free_answers`), given where labels are one a sample;
+        `endless`: 1 where free answers lose less and less without end, in proportion to the way that they go;
+        `softened`: least loss as a share of the best constant answer's, where surer answers than those of this loss lose more.
         Empty where targets are of another kind.
     """
     if len(answers) < _FEW or not bool(answers.isfinite().all()):
@@ -67,6 +74,10 @@ def _of_numbers(loss_fn: Loss, answers: Tensor, wanted: Tensor, reach: Reach) ->
     away = [[loss(right + sign * far * spread) for far in _FAR] for sign in (-1.0, 1.0)]
     if all(best > near > further for near, further in away) and best > max(constant, loss(moved)):
         return {"reversed": 1.0}
+    if reach == EVERYTHING and answers.numel() <= _MANY and _open(answers):
+        walk = freed(loss_fn, answers, wanted, scale=max(float(spread), float((answers - right).square().mean().sqrt())))
+        if walk is not None and walk.endless:
+            return {"endless": 1.0}
     if gap <= 1e-6 * abs(constant):  # answers in another space (a logarithm of the rate), or all pairs of samples are compared
         mixed = loss(moved)
         blind = abs(mixed - best) <= 1e-5 * max(abs(best), abs(constant)) and bool((moved - right).norm() > 0.5 * (right - middle).norm())
@@ -95,22 +106,48 @@ def _of_classes(loss_fn: Loss, answers: Tensor, wanted: Tensor, hot: Tensor, rea
     wrongs = [list(_right(domain, other)) for other in (_others(hot), moved)]
     constant = _least(free(answers.new_full(answers.shape, c)) for c in _levels(domain, hot))
     best = _least(map(loss, rights))
+    facts, led = _led(loss_fn, answers, wanted, hot) if domain == "logits" and reach == EVERYTHING else ({}, math.inf)
     if not (math.isfinite(best) and math.isfinite(constant)) or constant == 0:
-        return {}
+        return facts
     if min(map(loss, rights)) > constant > max(loss(x) for found in wrongs for x in found):
         return {"reversed": 1.0}
+    best = min(best, led)
     gap = constant - best
+    softened = best / constant if domain == "logits" and best > 0 else 0.0
+    if softened > _SOFT and float(facts.get("arrives", 0.0)) > _ARRIVED and loss(rights[-1]) > constant:
+        return facts | {"softened": softened}
     mistaken = max(_least(map(loss, found)) for found in wrongs)  # a loss of who is alike does not see which class is which
     told = float((moved != hot).float().mean()) * hot[0].numel() > 0.2
     if gap <= 0.02 * abs(constant) or (told and mistaken - best <= 0.02 * abs(gap)):
-        return {"blind_to": "label", "blindness": 1.0}
-    facts: dict[str, float | str] = {}
+        return facts | {"blind_to": "label", "blindness": 1.0}
     if best >= 0 and constant > 0:
         facts["floor"] = best / constant
         frees = [free(x) for x in rights]
         if domain == "logits" and all(map(math.isfinite, frees)) and abs(frees[-1] - frees[-3]) < _SETTLED * constant:
             facts["free_floor"] = min(frees) / constant
     return facts
+
+
+def _led(loss_fn: Loss, answers: Tensor, wanted: Tensor, hot: Tensor) -> tuple[dict[str, float | str], float]:
+    """What free answers come to, and the loss that they have then: infinite where they are not free or nothing can be said of them.
+
+    A loss of who is alike does not care which class is which, and leads answers to none.
+    """
+    if answers.numel() > _MANY or wanted.dim() != 1 or answers.dim() != 2 or answers.shape[1] < 2 or not _open(answers):
+        return {}, math.inf
+    walk = freed(loss_fn, answers, wanted, scale=max(1.0, float(answers.abs().max()) / 4))
+    if walk is None:
+        return {}, math.inf
+    facts: dict[str, float | str] = {"endless": 1.0} if walk.endless else {}
+    renamed = float(loss_fn(walk.answers.roll(1, 1), wanted))
+    if abs(renamed - walk.after) > 1e-5 * max(abs(renamed), abs(walk.after)):
+        facts["arrives"] = float((walk.answers.argmax(1) == hot.argmax(1))[wanted >= 0].float().mean())
+    return facts, (walk.after if not walk.endless and float(facts.get("arrives", 0.0)) > _ARRIVED else math.inf)
+
+
+def _open(answers: Tensor) -> bool:
+    """True if nothing says that answers end on one side."""
+    return bool((answers > 0).any()) and bool((answers < 0).any())
 
 
 def _levels(domain: str, hot: Tensor) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from evengrad.causes import folded, root_causes
 from evengrad.changes import Change, intervention, proposed, verdict
 from evengrad.errors import EvengradError
+from evengrad.judge import report_of
 from evengrad.recording import Snapshot, trace_of
 from evengrad.remedies.base import undo_all
 from evengrad.replays import Replays
@@ -23,6 +24,7 @@ from evengrad.rig import Rig
 from evengrad.rules import Rule
 from evengrad.signals.why import is_possible, odd_activations
 from evengrad.trace.batch import Batch
+from evengrad.trace.between_probe import between
 from evengrad.trace.recorder import COLUMNS
 from evengrad.training import Experiment
 from evengrad.types import SEVERITIES, Finding, Intervention, Proposal, Trace
@@ -53,9 +55,11 @@ class Bench:
 
 def add_causes(report: Report, bench: Bench) -> Report:
     """Tries changes for every finding and adds interventions, causes and proposals to the report."""
-    trace = report.trace
-    if trace is None or not report.findings:
+    if report.trace is None or not report.findings:
         return report
+    report = _looked_into(report, bench)
+    trace = report.trace
+    assert trace is not None
     changes = [c for c in proposed(report.findings, trace) if c.remedy.diagnostic and is_possible(c.proposal.cause, trace)]
     over_time = [f for f in report.findings if f.steps[0] != trace.steps[0] or "curves" in "".join(bench.rules[f.code].needs)]
     early = [f for f in report.findings if f not in over_time and not _only_an_effect(f, report.findings)]
@@ -77,6 +81,19 @@ def add_causes(report: Report, bench: Bench) -> Report:
     causes = root_causes(findings)
     proposals = _ranked(proposed(findings, trace), tried, causes)
     return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=proposals, skipped=skipped)
+
+
+def _looked_into(report: Report, bench: Bench) -> Report:
+    """Asks the network what lies between its layers, where anything is wrong, and judges again."""
+    trace = report.trace
+    if trace is None or all(f.severity == SEVERITIES[-1] for f in report.findings):
+        return report
+    ways = between(bench.rig.model, bench.batch, trace.layers, trace.facts.edges or (), seed=bench.rig.seed)
+    if not ways:
+        return report
+    facts = replace(trace.facts, modules=(trace.facts.modules or {}) | {"between": ways})
+    again = report_of(replace(trace, facts=facts), bench.rules.values())
+    return replace(report, trace=again.trace, findings=again.findings, causes=again.causes, checked=again.checked)
 
 
 def _only_an_effect(finding: Finding, findings: Sequence[Finding]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -21,10 +21,13 @@ class MissingActivation(Rule):
     """Two linear layers with nothing between them are one linear layer, however many parameters they have.
 
     A narrow layer between two wider ones is a low-rank factor and meant so; what feeds attention, a recurrence or a sum of branches is
-    left alone too. One such pair beside layers with activations, a linear autoencoder, and a network that trains well are worth a note.
+    left alone too. Such pairs beside more layers with activations, a linear autoencoder, and a network that trains well are worth a note.
+    What is called an activation is none where noise comes through straight (`trace.between_probe`), as inside a clamp that nothing meets.
 
     Attributes:
         max_linear_pairs: Largest healthy number of such pairs in a network that has activations elsewhere.
+        max_linear_fraction: Largest healthy share of a network's pairs of layers that are such, in [0, 1].
+        min_bend: Smallest difference between the samples' gradients that an activation makes, as a share of themselves.
 
     Reference: Goodfellow, Bengio & Courville 2016, sec. 6.1; Saxe, McClelland & Ganguli 2014 (deep linear networks).
     """
@@ -37,19 +40,23 @@ class MissingActivation(Rule):
     signal: ClassVar[tuple[str, str]] = ("linear_pairs", "pairs of layers")
     helps: ClassVar[str] = "an activation (ReLU, GELU, tanh) after every layer but the last"
     max_linear_pairs: int = 1
+    max_linear_fraction: float = 0.55
+    min_bend: float = 0.03
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        pairs = _pairs(trace)
+        pairs = self._pairs(trace)
         if not pairs:
             return
         heads = {"softmax", "log_softmax", "sigmoid"}
-        whole = all(_is_linear(trace.layers[i]) or trace.layers[i].activation in heads for i in deep_rows(trace))
-        limit = 0 if whole else self.max_linear_pairs
+        straight = self._straight(trace)
+        whole = all(_is_linear(trace.layers[i]) or i in straight or trace.layers[i].activation in heads for i in deep_rows(trace))
+        limit = 0 if whole else max(self.max_linear_pairs, int(self.max_linear_fraction * (len(deep_rows(trace)) - 1)))
         harmless = len(pairs) <= limit or thrives(trace) or _rebuilds(trace)
         first, second = pairs[0]
         what = f"all {len(deep_rows(trace))} layers together compute one linear map" if whole else "together they compute one linear map"
         more = f"; {len(pairs)} pairs of layers are like this" if len(pairs) > 1 else ""
-        message = f"nothing lies between {place(trace, first)} and {place(trace, second)}: {what}{more}"
+        lies = "nothing that bends lies" if not _is_linear(trace.layers[first]) else "nothing lies"
+        message = f"{lies} between {place(trace, first)} and {place(trace, second)}: {what}{more}"
         evidence = Evidence(
             signal="linear_pairs", value=len(pairs), relation=">", threshold=min(limit, len(pairs) - 1), unit="pairs of layers"
         )
@@ -60,7 +67,16 @@ class MissingActivation(Rule):
         yield replace(found, cause="missing_activation")
 
     def value(self, trace: Trace) -> float:
-        return float(len(_pairs(trace)))
+        return float(len(self._pairs(trace)))
+
+    def _pairs(self, trace: Trace) -> list[tuple[int, int]]:
+        return _pairs(trace, self._straight(trace))
+
+    def _straight(self, trace: Trace) -> set[int]:
+        """Rows behind which noise goes straight on, whatever lies there."""
+        ways = (trace.facts.modules or {}).get("between", ())
+        names = {way["name"] for way in ways if way["bend"] < self.min_bend and 0.8 < way.get("size", 1.0) < 1.25}
+        return {i for i, layer in enumerate(trace.layers) if layer.name in names}
 
     @classmethod
     def examples(cls) -> Examples:
@@ -71,6 +87,11 @@ class MissingActivation(Rule):
             rows = tuple(replace(x, activation=words[a], **layer) for x, a in zip(made.layers, activations, strict=True))
             return replace(made, layers=rows)
 
+        def clamped(bend: float) -> Trace:
+            made = net("rrrr")
+            ways = [{"name": x.name, "bend": bend, "passes": 1.0, "size": 1.0} for x in made.layers[:3]]
+            return replace(made, facts=replace(made.facts, modules={"between": ways}))
+
         low_rank = net("rrnrn")
         narrow = replace(low_rank.layers[2], fan_out=8), replace(low_rank.layers[3], fan_in=8)
         stuck = np.full(40, 0.7)
@@ -79,12 +100,14 @@ class MissingActivation(Rule):
                 net("nn"),
                 net("nnnn"),
                 net("rnnn"),
+                clamped(0.02),
                 synthetic.run(net("nnn"), loss=stuck),
                 net("lll", activation_options={"negative_slope": 1.0}),
             ),
             healthy=(
                 net("n"),
                 net("rrrn"),
+                clamped(0.05),
                 net("llln", activation_options={"negative_slope": 0.3}),
                 replace(low_rank, layers=(*low_rank.layers[:2], *narrow, low_rank.layers[4])),
                 net("nnnn", norm="batch_norm"),
@@ -98,7 +121,7 @@ def _is_linear(layer: Layer) -> bool:
     return layer.activation == "none" or (layer.activation == "leaky_relu" and layer.activation_options.get("negative_slope", 0.0) > 0.95)
 
 
-def _pairs(trace: Trace) -> list[tuple[int, int]]:
+def _pairs(trace: Trace, straight: Collection[int]) -> list[tuple[int, int]]:
     """Pairs of rows of which the first feeds the second alone, and linearly."""
     sources: dict[int, list[int]] = {}
     for a, b in trace.facts.edges or ():
@@ -109,7 +132,7 @@ def _pairs(trace: Trace) -> list[tuple[int, int]]:
         a, rows = before[0], trace.layers
         if len(before) > 1 or rows[a].kind not in _PLAIN or rows[b].kind not in _PLAIN:
             continue
-        plain = _is_linear(rows[a]) and rows[a].norm == "none" and not (rows[a].residual or rows[b].residual)
+        plain = (_is_linear(rows[a]) or a in straight) and rows[a].norm == "none" and not (rows[a].residual or rows[b].residual)
         if plain and rows[a].fan_out >= min(rows[a].fan_in, rows[b].fan_out):
             found.append((a, b))
     return found

@@ -20,7 +20,9 @@ _MOVING = {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu
 
 @dataclass(frozen=True, kw_only=True)
 class TooDeep(Rule):
-    """A plain network of many layers, well initialised and with a usual activation, does not learn: its depth itself is what is left.
+    """A network of many layers, well initialised and with a usual activation, does not learn: its depth itself is what is left.
+
+    Layers on branches count too where the samples of a batch grow alike with depth: a skip that carried them would not let that happen.
 
     With each layer two inputs grow alike, or apart, by a factor that no usual initialiser makes exactly one, and the gradient of the first
     layers becomes noise. Skip connections let it pass beside the layers; norms keep the factor near one.
@@ -29,6 +31,7 @@ class TooDeep(Rule):
         max_plain_layers: Most layers in a row without skip or norm that are not told about.
         max_normed_layers: Most layers in a row without skip, with a norm behind most of them.
         max_learnt: Share of the loss that, once gone, shows that the depth does no harm.
+        max_carried: Share of the first layer's spread over samples that is left behind the last where skips carry nothing, at most.
         max_scale: Largest healthy factor between the weights' RMS and that of the initialiser that matches, either way, over all layers.
 
     Reference: He, Zhang, Ren & Sun 2016, Deep residual learning; Schoenholz et al. 2017; Balduzzi et al. 2017, Shattered gradients.
@@ -44,6 +47,7 @@ class TooDeep(Rule):
     max_plain_layers: int = 24
     max_normed_layers: int = 40
     max_learnt: float = 0.5
+    max_carried: float = 1e-3
     max_scale: float = 1.6
 
     def check(self, trace: Trace) -> Iterator[Finding]:
@@ -53,7 +57,14 @@ class TooDeep(Rule):
             return
         evidence = Evidence(signal="plain_layers", value=len(rows), relation=">", threshold=most, unit="layers")
         gone = f"{max(0.0, ran.learnt):.0%} of the loss is gone at the end"
-        lacks = "neither skip connection nor norm" if most == self.max_plain_layers else "no skip connection"
+        dead = any(trace.layers[i].residual for i in rows)
+        lacks = (
+            "skip connections that carry next to nothing"
+            if dead
+            else "neither skip connection nor norm"
+            if most == self.max_plain_layers
+            else "no skip connection"
+        )
         message = f"{len(rows)} layers in a row have {lacks}, and {gone}"
         last = len(trace.steps) - 1
         found = self.finding(trace, "warning", message, evidence=(evidence,), where=names(trace, rows), at=(0, last))
@@ -63,15 +74,22 @@ class TooDeep(Rule):
         return float(len(self._plain(trace)))
 
     def _plain(self, trace: Trace) -> list[int]:
-        """The longest trunk of rows that a usual activation follows, without skip."""
-        rows = [
-            i
-            for i, x in enumerate(trace.layers)
-            if x.depth is not None and x.kind in {"linear", "conv"} and not x.residual and x.activation in _MOVING
-        ]
+        """The longest trunk of rows that a usual activation follows, without a skip that carries."""
+        plain = [i for i, x in enumerate(trace.layers) if x.depth is not None and x.kind in {"linear", "conv"}]
+        moving = [i for i in plain if trace.layers[i].activation in _MOVING]
+        if 3 * len(moving) > len(plain) and self._alike(trace, plain):  # blocks of two layers, of which the second has no activation
+            rows = [i for i in plain if trace.layers[i].activation in _MOVING or trace.layers[i].activation == "none"]
+        else:
+            rows = [i for i in moving if not trace.layers[i].residual]
         counts = Counter(trace.layers[i].trunk for i in rows)
         trunk = max(counts, key=lambda k: counts[k], default=None)
         return [i for i in rows if trace.layers[i].trunk == trunk]
+
+    def _alike(self, trace: Trace, rows: list[int]) -> bool:
+        """True if samples differ far less behind these layers than before them."""
+        spread = trace.column("out_spread")[0, rows].astype(np.float64)
+        spread = spread[np.isfinite(spread)]
+        return len(spread) > self.max_plain_layers and bool(spread[-2] < self.max_carried * spread[0])
 
     def _most(self, trace: Trace, rows: list[int]) -> int:
         normed = sum(trace.layers[i].norm != "none" for i in rows)
@@ -91,13 +109,30 @@ class TooDeep(Rule):
         def net(depth: int, loss: Series, size: float = he, **layer: object) -> Trace:
             return synthetic.run(synthetic.chain(depth, layer={"activation": "relu", **layer}, facts=facts, weight_norm=size), loss=loss)
 
+        def branches(left: float) -> Trace:
+            made = net(40, stuck, residual=True)
+            return replace(made, columns=made.columns | {"out_spread": np.geomspace(1, left, 40, dtype=np.float32)[None]})
+
+        def blocks(left: float) -> Trace:
+            made = branches(left)
+            rows = [replace(x, residual=False, activation="relu" if i % 2 else "none") for i, x in enumerate(made.layers)]
+            return replace(made, layers=tuple(rows))
+
         return Examples(
-            sick=(net(60, stuck), net(25, stuck), net(41, stuck, norm="layer_norm")),  # near miss: one layer more than is left alone
+            sick=(
+                net(60, stuck),
+                net(25, stuck),  # near miss: one layer more than is left alone
+                net(41, stuck, norm="layer_norm"),
+                branches(5e-4),
+                blocks(5e-4),
+            ),
             healthy=(
                 net(60, learning),
                 net(24, stuck),
                 net(40, stuck, norm="layer_norm"),
                 net(60, stuck, residual=True),
+                branches(2e-3),
+                blocks(2e-3),
                 net(60, stuck, he / 4),  # the initialiser is at fault
                 net(60, stuck, activation="sigmoid"),  # the activation is
             ),

@@ -19,7 +19,7 @@ class UnusedParameters(Rule):
     """A weight takes part in the forward pass, asks for a gradient, and never gets one: something cuts it off from the loss.
 
     A detach, a no_grad block, an argmax or a conversion to numpy does that. Frozen parameters ask for none, and ones that the optimizer
-    does not have are left out on purpose: neither is meant.
+    does not have are left out on purpose: neither is meant. Where nothing but norms is cut off, what they do is thrown away.
 
     Attributes:
         max_unused_layers: Largest healthy number of such layers.
@@ -31,7 +31,7 @@ class UnusedParameters(Rule):
     code: ClassVar[str] = "ARC004"
     symptom: ClassVar[str | None] = "no_parameter_update"
     title: ClassVar[str] = "weights are cut off from the loss"
-    causes: ClassVar[tuple[str, ...]] = ("frozen_params",)
+    causes: ClassVar[tuple[str, ...]] = ("frozen_params", "missing_normalization_layer")
     needs: ClassVar[tuple[str, ...]] = ("grad_norm", "facts.optimizer")
     signal: ClassVar[tuple[str, str]] = ("unused_layers", "layers")
     helps: ClassVar[str] = "take out detach(), torch.no_grad() and .data on the way to the loss; delete what is not used"
@@ -57,7 +57,8 @@ class UnusedParameters(Rule):
         ran = progress(trace)
         severity = "note" if ran is not None and ran.learnt >= self.min_learnt else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, len(trace.steps) - 1))
-        yield replace(found, cause="frozen_params")
+        norms = all(trace.layers[i].kind == "norm" for i in rows)
+        yield replace(found, cause="missing_normalization_layer" if norms else "frozen_params")
 
     def value(self, trace: Trace) -> float:
         return float(len(_unused(trace)))

@@ -130,6 +130,23 @@ def test_a_trace_comes_back_to_the_bit_however_it_was_written(trace: Trace, piec
         assert same(read_run(str(file.path)), trace)
 
 
+def test_a_curve_that_is_written_often_is_few_rows_and_comes_back_whole(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=1000)
+    with RunFile.create(tmp_path, "x") as file:
+        for step, value in enumerate(values):
+            file.write(points={"loss": ([step], [value])})
+        with pytest.raises(InputError, match="shape"):  # what is refused leaves the piece as it was
+            file.write(points={"loss": ([1000], [0.0]), "lr": ([1], [1.0, 2.0])})
+        file.write(points={"loss": ([1000], [7.0])})
+    database = sqlite3.connect(file.path)
+    (rows,) = database.execute("SELECT count(*) FROM points").fetchone()
+    database.close()
+    assert rows == 4
+    found = read_run(file.path).curves["loss"]
+    np.testing.assert_array_equal(found.steps, np.arange(1001))
+    np.testing.assert_array_equal(found.values, [*values, 7.0])
+
+
 def test_a_later_frame_adds_columns_to_its_step_and_replaces_those_of_the_same_name(tmp_path: Path) -> None:
     with RunFile.create(tmp_path, "x") as file:
         file.write(layers=LAYERS, frames={5: {"a": np.ones(3), "b": np.ones(3)}})
@@ -651,7 +668,7 @@ BIT = "CAST(substr(data, 1, 2) || x'55' || substr(data, 4) AS BLOB)"
         ("UPDATE frames SET step = 99 WHERE id = 4", "1 of 30 frames (step 99)"),
         ("UPDATE frames SET data = substr(data, 1, 8)", "30 of 30 frames (step 0, step 1, step 2, step 3, step 4 and 25 more)"),
         ("UPDATE frames SET data = NULL WHERE 0", ""),
-        (f"UPDATE points SET data = {BIT} WHERE id = 9", "1 of 30 pieces of curves (loss)"),
+        (f"UPDATE points SET data = {BIT} WHERE id = 1", "1 of 1 pieces of curves (loss)"),
         (f"UPDATE events SET data = {BIT} WHERE id = 9", "1 of 30 events (number 9)"),
         (f"UPDATE layouts SET data = {BIT} WHERE id = 1", "1 of 2 layouts (number 1) and 30 of 30 frames"),
         ("UPDATE about SET crc = 5 WHERE key = 'facts'", "1 of 5 headers (facts)"),

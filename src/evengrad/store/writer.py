@@ -22,10 +22,12 @@ from evengrad.store.thinning import give_back, thin
 from evengrad.types import Event, Facts, Floats, Layer, Run
 
 Arrays = Mapping[int, Mapping[str, Floats]]
+Points = np.ndarray[Any, Any]
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _PATIENCE = 5.0  # seconds to wait for a reader, where there is no write-ahead log
 _JOURNAL = 8 * 2**20  # bytes that the log shrinks back to
+_PIECE = 256  # points up to which the last piece of a curve is added to: of a day's writes, few rows are to be read
 
 
 class StoreError(EvengradError):
@@ -57,6 +59,7 @@ class RunFile:
         self.path = path
         self._max = self._limit = max_bytes
         self._layouts: dict[str, int] = {}
+        self._tails: dict[int, tuple[int, Points]] = {}  # layout -> row of its curve's last piece, and the piece
         self._rows: int | None = None  # layers
         self._widths: dict[str, int] = {}  # of planes
         self._process = os.getpid()
@@ -160,7 +163,7 @@ class RunFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        known = dict(self._layouts)
+        known, tails = dict(self._layouts), dict(self._tails)
         try:
             if os.getpid() != self._process:
                 raise OSError(0, "another process opened it; open one file a process")
@@ -170,7 +173,7 @@ class RunFile:
             yield
             self._database.execute("COMMIT")
         except BaseException as error:
-            self._layouts = known
+            self._layouts, self._tails = known, tails
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             if isinstance(error, (OSError, sqlite3.Error)):
@@ -196,12 +199,19 @@ class RunFile:
         row = (*checked(data, int(step), layout), int(step), layout)
         self._database.execute("INSERT INTO frames (crc, data, step, layout) VALUES (?, ?, ?, ?)", row)
 
-    def _add_points(self, name: str, steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+    def _add_points(self, name: str, steps: Points, values: Points) -> None:
         if steps.shape != values.shape or steps.ndim != 1:
             raise InputError(f"curve {name!r} has steps of shape {steps.shape} and values of shape {values.shape}; expected (N,) of both")
         layout = self._layout(name, shape=[])
-        row = (*checked(steps.tobytes() + values.tobytes(), layout), layout)
-        self._database.execute("INSERT INTO points (crc, data, layout) VALUES (?, ?, ?)", row)
+        piece = np.stack([steps, values.view("<i8")])  # (2, N)
+        row, tail = self._tails.get(layout, (0, piece[:, :0]))
+        if row and tail.shape[1] + piece.shape[1] <= _PIECE:
+            piece = np.concatenate([tail, piece], axis=1)
+            self._database.execute("UPDATE points SET crc = ?, data = ? WHERE id = ?", (*checked(piece.tobytes(), layout), row))
+        else:
+            added = (*checked(piece.tobytes(), layout), layout)
+            row = self._database.execute("INSERT INTO points (crc, data, layout) VALUES (?, ?, ?)", added).lastrowid or 0
+        self._tails[layout] = row, piece
 
     def _layout(self, *names: str, shape: list[int]) -> int:
         """The number under which these names are kept, so that rows stay small."""
@@ -217,6 +227,7 @@ class RunFile:
             return
         while self.size > self._max:
             with self._transaction():
+                self._tails.clear()
                 thinned = thin(self._database)
             give_back(self._database)
             if not thinned:

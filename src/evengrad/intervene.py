@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from evengrad.causes import folded, root_causes
+from evengrad.causes import WILD, folded, root_causes
 from evengrad.changes import Change, intervention, proposed, verdict
 from evengrad.errors import EvengradError
 from evengrad.judge import report_of
@@ -21,6 +21,7 @@ from evengrad.remedies.base import undo_all
 from evengrad.replays import Replays
 from evengrad.report import Report
 from evengrad.rig import Rig
+from evengrad.rivals import Rivals
 from evengrad.rules import Rule
 from evengrad.signals.why import is_possible, odd_activations
 from evengrad.trace.batch import Batch
@@ -79,6 +80,9 @@ def add_causes(report: Report, bench: Bench) -> Report:
         skipped |= replays.skipped
     findings = folded([_caused(f, tried, trace) for f in report.findings])
     causes = root_causes(findings)
+    if causes[:1] in {("lr_too_high",), ()} and bench.experiment is not None:
+        findings, tried = _challenged(findings, tried, trace, bench)
+        causes = root_causes(findings)
     proposals = _ranked(proposed(findings, trace), tried, causes)
     return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=proposals, skipped=skipped)
 
@@ -94,6 +98,19 @@ def _looked_into(report: Report, bench: Bench) -> Report:
     facts = replace(trace.facts, modules=(trace.facts.modules or {}) | {"between": ways})
     again = report_of(replace(trace, facts=facts), bench.rules.values())
     return replace(report, trace=again.trace, findings=again.findings, causes=again.causes, checked=again.checked)
+
+
+def _challenged(
+    findings: Sequence[Finding], tried: list[Intervention], trace: Trace, bench: Bench
+) -> tuple[tuple[Finding, ...], list[Intervention]]:
+    """Names what does better than a smaller rate in the place of the rate, or where a run that broke out has no cause yet."""
+    told = [f for f in findings if f.severity != SEVERITIES[-1] and f.effect_of is None]
+    shaken = next((f for f in told if f.cause == "lr_too_high" or (f.cause is None and f.symptom in WILD)), None)
+    if bench.experiment is None or shaken is None or "loss" not in trace.curves:
+        return tuple(findings), tried
+    winner, more = Rivals(bench.experiment, trace, bench.rig.seed, 2 * bench.seconds).winner(shaken)
+    changed = [replace(f, cause=winner) if winner and (f is shaken or f.cause == "lr_too_high") else f for f in findings]
+    return folded(changed), tried + more
 
 
 def _only_an_effect(finding: Finding, findings: Sequence[Finding]) -> bool:

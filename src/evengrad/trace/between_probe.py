@@ -7,6 +7,7 @@ input is looked at.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,14 +25,15 @@ _PLAIN = {"linear", "conv", "conv_transpose"}
 def between(
     model: nn.Module, batch: Batch, layers: Sequence[Layer], edges: Sequence[tuple[int, int]], *, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Returns, for each plain layer that feeds another plain one, `name` and what the way between makes of standard normal noise.
+    """Returns, for each plain layer that alone feeds another plain one, `name` and what the way between makes of standard normal noise.
 
     `bend` is by how much the gradient's way back differs from sample to sample, as a share of itself: 0 for whatever is linear, about 0.7
     for a ReLU. Where both ends have as many numbers, `passes` is the root mean square of a gradient behind the way to one before it
     (0.7 for a ReLU, 0.2 for a sigmoid, 1 for nothing), and `size` that of the next layer's input (0.7, 0.5 and 1). Evaluation mode: dropout
     and batches have no part in it. Empty where the model cannot be run like this.
     """
-    pairs = [(a, b) for a, b in edges if _is_plain(layers, a) and _is_plain(layers, b)]
+    sources = Counter(b for _, b in edges)  # what is added to something else is not judged alone
+    pairs = [(a, b) for a, b in edges if sources[b] == 1 and _is_plain(layers, a) and _is_plain(layers, b)]
     modules = dict(model.named_modules())
     owners = {i: modules.get(layers[i].weight.rpartition(".")[0]) for pair in pairs for i in pair}
     noise: dict[int, Tensor] = {}

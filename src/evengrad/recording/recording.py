@@ -43,7 +43,7 @@ class Recording:
         self,
         *,
         name: str = "",
-        dense: int = 6,
+        dense: int = 4,
         growth: float | None = None,
         loop: dict[str, Any] | None = None,
         validation: Callable[[int], Iterator[Batch]] | None = None,
@@ -182,7 +182,7 @@ def _asked_again(rig: Rig, batch: Batch, found: Measurement, facts: Facts) -> Fa
 
 
 def _growth(dense: int, steps: int | None) -> float:
-    """What spaces ten and a sixtieth of the planned steps out to the last: a look costs up to ten steps of a small network."""
+    """What spaces eight and a hundredth of the planned steps out to the last: a look costs up to ten steps of a small network."""
     if steps is None or steps <= dense:
         return 1.2
-    return float((steps / dense) ** (1 / (10 + steps // 60 - dense)))
+    return float((steps / dense) ** (1 / (8 + steps // 100 - dense)))

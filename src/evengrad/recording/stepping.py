@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.trace.recorder import stored
-from evengrad.trace.stats import _grouped as grouped
-from evengrad.trace.stats import tensor_stats
+from evengrad.trace.stats import side_by_side, tensor_stats
 from evengrad.types import Floats
 
 _NAMES = ("update_norm", None, None, "update_abs_max", "grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")
@@ -62,10 +61,10 @@ class Step:
             stepped = now if self._stepped is None else self._stepped
             taken = moved if self._stepped is None else [w - old for w, old in zip(stepped, self._before, strict=True)]
             standard = [torch.zeros_like(m) if s is None else _dense(s) for s, m in zip(self._standard, moved, strict=True)]
-            agree = grouped([_side_by_side(*each) for each in zip(standard, used, taken, moved, now, strict=True)], _agreements)
+            agree = side_by_side([_stacked(*each) for each in zip(standard, used, taken, moved, now, strict=True)], _agreements)
             rows = [torch.cat((m, g.to(m.device), a.to(m))) for m, g, a in zip(tensor_stats(moved), tensor_stats(used), agree, strict=True)]
             if self._stepped is not None:
-                behind = grouped([_side_by_side(s, w) for s, w in zip(stepped, now, strict=True)], _behind)
+                behind = side_by_side([_stacked(s, w) for s, w in zip(stepped, now, strict=True)], _behind)
                 rows = [torch.cat((row, b.to(row))) for row, b in zip(rows, behind, strict=True)]
             host = torch.stack([row.cpu().double() for row in rows]).numpy() if rows else np.zeros((0, 17))  # (L, 15 or 17)
         unused = [g is None for g in self.used]
@@ -91,7 +90,7 @@ _AGREEMENTS = (
 _BEHIND = ("behind_ratio", "behind_shrink")
 
 
-def _side_by_side(*tensors: Tensor) -> Tensor:
+def _stacked(*tensors: Tensor) -> Tensor:
     """Tensors of one size as (number, elements), float32; complex numbers count as pairs."""
     flat = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
     return torch.stack([t.reshape(-1).float() for t in flat])
@@ -101,7 +100,7 @@ def _dense(gradient: Tensor) -> Tensor:
     return gradient.to_dense() if gradient.is_sparse else gradient
 
 
-def _agreements(found: Tensor) -> Tensor:
+def _agreements(found: Tensor, counts: Tensor) -> Tensor:
     """Of standard and used gradient, the optimizer's change, the whole change and the weights (k, 5, n): seven numbers each (k, 7).
 
     Cosines of used and standard gradient, and of the optimizer's change and minus the used gradient; share of entries that stayed although
@@ -132,7 +131,7 @@ def _share_of(chosen: Tensor, of: Tensor) -> Tensor:
     return share
 
 
-def _behind(found: Tensor) -> Tensor:
+def _behind(found: Tensor, counts: Tensor) -> Tensor:
     """Of weights after the optimizer and at the end of the step (k, 2, n): relative change, and its cosine with the weights' shrinking."""
     stepped, end = found.unbind(1)
     change = end - stepped

@@ -137,19 +137,11 @@ def _functions(loss: Tensor) -> Iterator[Any]:
 
 @dataclass
 class _Outputs:
-    """What was seen of the calls of one weight: statistics a call, and the gradient's norm of each sample pooled over calls."""
+    """What was seen of the calls of one weight: places of the statistics of its outputs, and of the gradients at them."""
 
-    calls: list[Tensor] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    gradients: list[int] = field(default_factory=list)
     hooked: bool = False
-    norms: Tensor | None = None
-    largest: Tensor | None = None
-
-    def add(self, norms: Tensor, largest: Tensor) -> None:
-        """Pools the gradients of one more call."""
-        if self.norms is None or self.largest is None or self.norms.shape != norms.shape:
-            self.norms, self.largest = norms, largest
-        else:
-            self.norms, self.largest = torch.hypot(self.norms, norms), torch.maximum(self.largest, largest)
 
 
 class Recorder:
@@ -162,6 +154,8 @@ class Recorder:
         self.edges: list[GradientEdge] = []
         self._wanted = wanted
         self._outputs: dict[tuple[str, ...], _Outputs] = {}
+        self._values = stats.Together(stats.outputs, samples)
+        self._gradients = stats.Together(stats.norms_by_sample, samples)
         self._activations: list[tuple[Node, Tensor, Tensor]] = []  # node, zero and flat shares (2,), mask of dead units
 
     def wants(self, names: Iterable[str]) -> bool:
@@ -175,7 +169,7 @@ class Recorder:
         seen = self._outputs.setdefault((node.op, *node.weights), _Outputs())
         with torch.no_grad(), torch._C.DisableTorchFunction():
             if self.forward and self.wants(OUT):
-                seen.calls.append(stats.output_stats(output.detach(), self.samples))
+                seen.calls.append(self._values.add(output.detach()))
         if output.requires_grad and self.wants(GRAD_OUT) and (self.forward or not seen.hooked):
             seen.hooked = True
             self.edges.append(get_gradient_edge(output))  # an activation in place will give the tensor another one
@@ -183,7 +177,7 @@ class Recorder:
 
     def _gradient(self, seen: _Outputs, gradient: Tensor) -> None:
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            seen.add(*stats.sample_norms(gradient, self.samples))
+            seen.gradients.append(self._gradients.add(gradient))
 
     def activation_input(self, node: Node, value: Tensor) -> None:
         """Measures where an activation is zero, dead or flat, from what goes into it."""
@@ -225,19 +219,17 @@ class Recorder:
         return found
 
     def _put_outputs(self, structure: Structure, put: Callable[[Iterable[str], int, Tensor], None]) -> None:
-        rows: dict[int, _Outputs] = {}
+        values, gradients = self._values.found(), self._gradients.found()
+        rows: dict[int, list[Tensor]] = {}
         for index, row in structure.rows.items():
             node = self.nodes[index]
-            seen = self._outputs.pop((node.op, *node.weights), None)
-            if seen is None:
-                continue
-            for call_stats in seen.calls:
-                put(OUT, row, call_stats)
-            if seen.norms is not None and seen.largest is not None:  # one weight can be used with several biases, or by several operations
-                rows.setdefault(row, _Outputs()).add(seen.norms, seen.largest)
-        for row, seen in rows.items():
-            if seen.norms is not None and seen.largest is not None:
-                put(GRAD_OUT, row, torch.stack((seen.norms.mean(), seen.largest)))
+            seen = self._outputs.pop((node.op, *node.weights), _Outputs())
+            for place in seen.calls:
+                put(OUT, row, values[place])
+            if seen.gradients:  # one weight can be used with several biases, or by several operations
+                rows.setdefault(row, []).extend(gradients[place] for place in seen.gradients)
+        for row, found in rows.items():
+            put(GRAD_OUT, row, stats.norm_of_a_sample(found))
 
     def _put_activations(self, structure: Structure, put: Callable[[Iterable[str], int, Tensor], None]) -> None:
         found = {node.index: (shares, dead) for node, shares, dead in self._activations}  # a node has its number once it has run

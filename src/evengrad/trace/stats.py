@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ CUT_OFF = {"relu", "relu6"}
 _transform = torch._C._functorch.peek_interpreter_stack
 _USUAL = (1e-15, 1e15)  # magnitudes between these have squares that single precision holds
 _SMALL = 65_536  # elements up to which tensors are copied side by side
+_ROUNDING = 7e-7  # of the largest unit's norm: what a product with a vector of norm sqrt(n / 2) leaves open
+_KEPT = 1_048_576  # elements that wait to be looked at
 
 
 def by_sample(tensor: Tensor, samples: int) -> Tensor:
@@ -30,21 +32,43 @@ def by_sample(tensor: Tensor, samples: int) -> Tensor:
 
 def output_stats(z: Tensor, samples: int) -> Tensor:
     """Returns (4,): mean, RMS, largest magnitude and spread across samples of a layer's output."""
-    flat = by_sample(_wide(z), samples)  # (samples, units * positions)
-    largest = _largest(flat.reshape(-1))
-    scaled, unit = _scaled(flat, largest)
-    apart = scaled - scaled[0]  # exactly zero where all samples are equal, whatever the mean rounds to
-    across = torch.linalg.vector_norm(apart.sub_(apart.mean(0))) / scaled.numel() ** 0.5  # var(0) is ten times slower on a CPU
-    rms = torch.linalg.vector_norm(scaled) / scaled.numel() ** 0.5
-    return torch.stack((scaled.mean(), rms, largest / unit, across)) * unit
+    return outputs(*_alone(by_sample(_wide(z), samples)))[0]
+
+
+def outputs(outputs: Tensor, counts: Tensor) -> Tensor:
+    """Statistics (k, 4) of k outputs (k, samples, units * positions) with `counts` elements each; the rest is zeros."""
+    largest = _largest(outputs.flatten(1))
+    scaled, unit = _scaled(outputs, largest)
+    apart = scaled - scaled[:, :1]  # exactly zero where all samples are equal, whatever the mean rounds to
+    apart = apart.sub_(apart.mean(1, keepdim=True)).flatten(1)  # var(0) is ten times slower on a CPU
+    across, rms = (torch.linalg.vector_norm(x, dim=1) * counts.rsqrt() for x in (apart, scaled.flatten(1)))
+    mean = scaled.flatten(1).sum(1) / counts
+    return torch.stack([x if unit is None else x * unit for x in (mean, rms)] + [largest] + [across if unit is None else across * unit], 1)
 
 
 def sample_norms(g: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """Returns the L2 norm of each sample's gradient (samples,) and the largest magnitude ()."""
-    flat = by_sample(_wide(g), samples)
-    largest = _largest(flat.reshape(-1))
-    scaled, unit = _scaled(flat, largest)
-    return torch.linalg.vector_norm(scaled, dim=1) * unit, largest
+    found = norms_by_sample(*_alone(by_sample(_wide(g), samples)))[0]
+    return found[:-1], found[-1]
+
+
+def norm_of_a_sample(calls: Sequence[Tensor]) -> Tensor:
+    """Returns (2,): the mean norm of a sample's gradient and the largest magnitude, of `norms_by_sample` of the calls of one weight."""
+    pooled = calls[0]
+    for call in calls[1:]:
+        if call.shape == pooled.shape:
+            pooled = torch.cat((torch.hypot(pooled[:-1], call[:-1]), torch.maximum(pooled[-1:], call[-1:])))
+        else:
+            pooled = call
+    return torch.stack((pooled[:-1].mean(), pooled[-1]))
+
+
+def norms_by_sample(gradients: Tensor, counts: Tensor) -> Tensor:
+    """Norms of the samples, and the largest magnitude at the end (k, samples + 1), of k gradients (k, samples, elements)."""
+    largest = _largest(gradients.flatten(1))
+    scaled, unit = _scaled(gradients, largest)
+    norms = torch.linalg.vector_norm(scaled, dim=2)
+    return torch.cat((norms if unit is None else norms * unit[:, None], largest[:, None]), 1)
 
 
 def flat_share(u: Tensor, activation: str, options: Mapping[str, float]) -> Tensor:
@@ -64,50 +88,118 @@ def distinct_units(weight: Tensor, axis: int) -> Tensor:
     """Returns the share of output units whose weights differ from every other unit's, in (0, 1]; NaN where a weight is not finite.
 
     Units are told apart by their product with a fixed vector. Products of many wide units lie close together, so what counts as
-    equal is what rounding leaves: it falls with the square root of the number of weights, like the products themselves.
+    equal is what rounding leaves.
     """
-    return _distinct(weight.float().movedim(axis, 0).flatten(1)[None])[0]
+    return distinct_units_of([(weight, axis)])[0]
 
 
 def distinct_units_of(weights: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
     """Returns `distinct_units` of each weight and its axis of units."""
-    return _grouped([w.float().movedim(axis, 0).flatten(1) for w, axis in weights], _distinct)
+    return side_by_side([w.float().movedim(axis, 0).flatten(1) for w, axis in weights], _distinct)
 
 
-def _distinct(rows: Tensor) -> Tensor:
+def _distinct(rows: Tensor, counts: Tensor) -> Tensor:
     """Shares (k,) of k weights (k, units, inputs)."""
     probe = torch.arange(1, rows.shape[2] + 1, device=rows.device, dtype=torch.float32).mul_(12.9898).sin_()  # no generator is touched
-    hashed = (rows @ (probe / torch.linalg.vector_norm(probe))).sort(1).values
+    hashed = (rows @ probe).sort(1).values
     scale = torch.linalg.vector_norm(rows, dim=2).amax(1).clamp_min(TINY)
-    distinct = (hashed.diff(dim=1) > 1e-6 * scale[:, None] / rows.shape[2] ** 0.5).sum(1) + 1
+    distinct = (hashed.diff(dim=1) > _ROUNDING * scale[:, None]).sum(1) + 1
     share: Tensor = distinct / rows.shape[1] + 0 * scale  # 0 * inf is NaN
     return share
 
 
 def tensor_stats(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Returns for each tensor (4,): L2 norm, mean, mean magnitude and largest magnitude."""
-    return _grouped([_wide(t.detach()).reshape(-1) for t in tensors], _tensor_stats)
+    return side_by_side([_wide(t.detach()).reshape(-1) for t in tensors], _tensor_stats)
 
 
-def _tensor_stats(flat: Tensor) -> Tensor:
-    """Statistics (k, 4) of k tensors (k, elements)."""
+def _tensor_stats(flat: Tensor, counts: Tensor) -> Tensor:
+    """Statistics (k, 4) of k tensors (k, elements) with `counts` elements each; the rest is zeros."""
     largest = _largest(flat)
-    scaled, unit = _scaled(flat, largest[:, None])
+    scaled, unit = _scaled(flat, largest)
     norm, size = (torch.linalg.vector_norm(scaled, order, dim=1) for order in (2, 1))
-    return torch.stack((norm, scaled.mean(1), size / flat.shape[1], largest / unit[:, 0]), 1) * unit
+    found = torch.stack((norm, scaled.sum(1) / counts, size / counts), 1)
+    return torch.cat((found if unit is None else found * unit[:, None], largest[:, None]), 1)
 
 
-def _grouped(tensors: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Applies a function of (k, ...) to tensors, small ones of one shape together: a deep network has many, and each call has its price."""
-    groups: dict[object, list[int]] = {}
-    for i, t in enumerate(tensors):
-        groups.setdefault((t.shape, t.dtype, t.device) if t.numel() <= _SMALL else i, []).append(i)
+def side_by_side(tensors: Sequence[Tensor], function: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+    """Applies a function of (k, ..., n) and counts (k,) to tensors (..., n): small ones together, the shorter filled up with zeros.
+
+    Each call of an operation has its price, whatever its size. A large tensor is looked at alone, without a copy.
+    """
     found: list[Tensor] = list(tensors)
-    for indices in groups.values():
-        stacked = torch.stack([tensors[i] for i in indices]) if len(indices) > 1 else tensors[indices[0]][None]
-        for i, result in zip(indices, function(stacked), strict=True):
+    for indices in _groups(tensors):
+        stacked = _alone(tensors[indices[0]]) if len(indices) == 1 else _filled_up([tensors[i] for i in indices])
+        for i, result in zip(indices, function(*stacked).unbind(0), strict=True):
             found[i] = result
     return found
+
+
+def _groups(tensors: Sequence[Tensor]) -> Iterator[list[int]]:
+    """Which small tensors stand side by side: of one kind, and without many more zeros than elements."""
+    kinds: dict[object, list[int]] = {}
+    for i, t in enumerate(tensors):
+        kinds.setdefault((t.shape[:-1], t.dtype, t.device) if t.numel() <= _SMALL else i, []).append(i)
+    for kind in kinds.values():
+        group: list[int] = []
+        elements = 0
+        for i in sorted(kind, key=lambda i: -tensors[i].numel()):
+            elements += tensors[i].numel()
+            if group and (len(group) + 1) * tensors[group[0]].numel() > 4 * elements + _SMALL:
+                yield group
+                group, elements = [], tensors[i].numel()
+            group.append(i)
+        yield group
+
+
+def _filled_up(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Tensors (..., n) of several n as (k, ..., n) with zeros at the end, and how many elements each had (k,)."""
+    counts, widest = [t.numel() for t in tensors], max(t.shape[-1] for t in tensors)
+    padded = [t if t.shape[-1] == widest else torch.nn.functional.pad(t, (0, widest - t.shape[-1])) for t in tensors]
+    return torch.stack(padded), torch.tensor(counts, dtype=tensors[0].dtype, device=tensors[0].device)
+
+
+def _alone(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    return tensor[None], tensor.new_full((1,), tensor.numel())
+
+
+class Together:
+    """Small tensors that are kept until they can be looked at side by side; a large one is looked at when it comes.
+
+    Args:
+        function: (k, samples, n) and counts (k,) -> (k, ...).
+        samples: Number of samples of the batch.
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], samples: int) -> None:
+        self._function, self._samples = function, samples
+        self._found: list[Tensor] = []
+        self._waiting: list[tuple[int, Tensor]] = []
+        self._elements = 0
+
+    def add(self, tensor: Tensor) -> int:
+        """Takes one more tensor, and returns its place in `found`."""
+        flat = by_sample(_wide(tensor), self._samples)
+        place = len(self._found)
+        if flat.numel() > _SMALL:
+            self._found.append(self._function(*_alone(flat))[0])
+        else:
+            self._waiting.append((place, flat.clone()))  # what comes next can work in place
+            self._found.append(flat)
+            self._elements += flat.numel()
+        if self._elements > _KEPT:
+            self._look()
+        return place
+
+    def found(self) -> list[Tensor]:
+        """Returns what the function says of each."""
+        self._look()
+        return self._found
+
+    def _look(self) -> None:
+        for (place, _), result in zip(self._waiting, side_by_side([t for _, t in self._waiting], self._function), strict=True):
+            self._found[place] = result
+        self._waiting, self._elements = [], 0
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -123,14 +215,14 @@ def _largest(flat: Tensor) -> Tensor:
     return largest.nan_to_num(nan=float("inf"), posinf=float("inf"))
 
 
-def _scaled(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns values whose squares fit, and what they were divided by: their largest magnitude, kept away from zero and infinity.
+def _scaled(values: Tensor, largest: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns values (k, ...) whose squares fit, and what each was divided by: its largest magnitude (k,), kept in range; None for nothing.
 
-    Where squares fit as they are, a CPU is spared the copy: its fresh memory costs more than all of the arithmetic. A GPU is not asked, nor
-    a tensor under vmap, which cannot answer.
+    Where squares fit as they are, nothing is divided, and the CPU is spared a copy: its fresh memory costs more than all of the
+    arithmetic. A GPU is not asked, nor a tensor under vmap, which cannot answer.
     """
-    if values.is_cpu and _transform() is None and bool(((largest > _USUAL[0]) & (largest < _USUAL[1])).all()):
-        return values, torch.ones_like(largest)
+    if values.is_cpu and _transform() is None and all(_USUAL[0] < x < _USUAL[1] for x in largest.tolist()):
+        return values, None
     info = torch.finfo(largest.dtype)
     unit = largest.clamp(info.tiny, info.max)
-    return values / unit, unit
+    return values / unit.reshape(-1, *[1] * (values.dim() - 1)), unit

@@ -46,7 +46,7 @@ class Rivals:
     seconds: float
 
     def winner(self, finding: Finding) -> tuple[str | None, list[Intervention]]:
-        """Returns the cause whose removal trains best, None where that is the rate that the finding names or nothing; and what was tried."""
+        """Returns the cause whose removal trains best, None where that is the rate that the finding names; and what was tried."""
         until, levels, tried = time.perf_counter() + self.seconds, dict[str, float](), list[Intervention]()
         for proposal in self._proposals(finding):
             if time.perf_counter() > until:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import baseline, thrives
+from evengrad.signals.curves import baseline, unharmed
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 
@@ -62,7 +62,7 @@ class HugeInitialLoss(Rule):
             message = f"targets have an RMS of {large:.3g}, where a fresh network answers about 1: the first loss is {least * ratio:.3g}"
         else:
             return
-        severity = "note" if thrives(trace) else "warning"
+        severity = "note" if unharmed(trace) else "warning"
         made = self.finding(trace, severity, message, evidence=(evidence,), where=("loss",), at=(0, 0))
         yield replace(made, cause=self._cause(trace, ratio, most, large))
 

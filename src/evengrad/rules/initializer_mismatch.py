@@ -11,7 +11,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names
-from evengrad.signals.curves import progress, thrives
+from evengrad.signals.curves import progress, unharmed
 from evengrad.signals.scale import OTHER_SCHEME, matching_rms, matching_scheme, weight_rms
 from evengrad.types import Evidence, Finding, Series, Trace
 
@@ -70,7 +70,7 @@ class InitializerMismatch(Rule):
             long = Evidence(signal="scale_decades", value=abs(total), relation=">", threshold=self.max_decades, unit="decades")
             each = Evidence(signal="scale_factor", value=10 ** abs(typical), relation=">", threshold=self.max_factor)
             left = self._cause(10**typical) == "init_activation_mismatch" and layer.activation == "selu"  # ARC009 tells what SELU needs
-            worth = far or (harmed and not left) or (abs(total) > self.warning_decades and not thrives(trace))
+            worth = far or (harmed and not left) or (abs(total) > self.warning_decades and not unharmed(trace))
             evidence = (long,) if abs(total) > self.max_decades else (each,)
             severity = "warning" if worth else "note"
             found = self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=(0, 0))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import unharmed
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 
@@ -58,7 +58,7 @@ class InputNotNormalized(Rule):
             message = f"inputs hardly vary: the widest feature has a standard deviation of {high:.2g}"
         else:
             return
-        severity = "note" if thrives(trace) else "warning"
+        severity = "note" if unharmed(trace) else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("inputs",), at=(0, 0))
         yield replace(found, cause="input_not_normalized")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import unharmed
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _FEWEST = 6  # gradients that make a rule of it
@@ -54,7 +54,7 @@ class LossReduction(Rule):
         else:
             return
         evidence = Evidence(signal="batch_growth", value=growth, relation=relation, threshold=limit, unit="of the loss", where=where)
-        severity = "note" if thrives(trace) or "loss" not in trace.curves else "warning"
+        severity = "note" if unharmed(trace) or "loss" not in trace.curves else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=(where,), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="loss_reduction")
 

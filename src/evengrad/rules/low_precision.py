@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import unharmed
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
 _HALF = {"bfloat16": "8 bits", "float16": "11 bits"}  # of the significand
@@ -48,7 +48,7 @@ class LowPrecision(Rule):
         found = next((look for look in looks if look is not None), None)
         if found is not None:
             message, evidence, where = found
-            severity = "note" if thrives(trace) and (half or self.value(trace) < self.max_unchanged_fraction) else "warning"
+            severity = "note" if unharmed(trace) and (half or self.value(trace) < self.max_unchanged_fraction) else "warning"
             made = self.finding(trace, severity, message, evidence=evidence, where=where, at=(0, len(trace.steps) - 1))
             yield replace(made, cause="low_precision")
 

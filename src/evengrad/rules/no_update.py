@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
 from evengrad.signals import update_ratio
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import unharmed
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _RARELY = 0.6  # steps of the optimizer a batch
@@ -52,7 +52,7 @@ class NoUpdate(Rule):
         moved = "exactly nothing" if ratio == 0 else f"{ratio:.1e} of their size"
         message = f"the weights of {which} change by {moved} a step{why}"
         evidence = Evidence(signal="still_layers", value=len(rows), relation=">", threshold=0, unit="layers")
-        intended = (thrives(trace) and not _by_mistake(trace, rows)) or cause is None
+        intended = (unharmed(trace) and not _by_mistake(trace, rows)) or cause is None
         severity = "note" if intended else "error" if every else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, len(trace.steps) - 1))
         yield replace(found, cause=cause)

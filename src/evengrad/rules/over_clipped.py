@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import unharmed
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
 
@@ -55,7 +55,7 @@ class OverClipped(Rule):
         clipped = float((kept <= self.max_kept).mean())
         message = f"clipping leaves {share:.2g} of the gradient's norm in {clipped:.0%} of the steps (a norm of {threshold:.2g} is used)"
         evidence = Evidence(signal="kept_share", value=share, relation="<=", threshold=self.max_kept, unit="of the gradient", where="loop")
-        severity = "note" if thrives(trace) else "warning"
+        severity = "note" if unharmed(trace) else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("loop",), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="over_clipped")
 
@@ -71,7 +71,7 @@ class OverClipped(Rule):
             return
         message = f"no gradient is beyond {limit:.3g}, in any layer at any step, and a weight's is {full:.0%} of that: all are cut at it"
         evidence = Evidence(signal="cut_share", value=full, relation=">=", threshold=self.max_kept, unit="of the limit", where="loop")
-        severity = "note" if thrives(trace) else "warning"
+        severity = "note" if unharmed(trace) else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=("loop",), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="over_clipped")
 

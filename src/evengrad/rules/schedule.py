@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import progress
+from evengrad.signals.curves import progress, unharmed
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
 
@@ -51,7 +51,7 @@ class Schedule(Rule):
             return
         message, evidence = found
         ran = progress(trace)
-        severity = "note" if ran is None or ran.thrives else "warning"
+        severity = "note" if ran is None or unharmed(trace) else "warning"
         made = self.finding(trace, severity, message, evidence=(evidence,), where=("optimizer",), at=(0, len(trace.steps) - 1))
         yield replace(made, cause="scheduler_bug")
 

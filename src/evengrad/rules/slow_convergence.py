@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import MIN_STEPS, Progress, falls_on, progress, seen_share
+from evengrad.signals.curves import MIN_STEPS, Progress, falls_on, progress, seen_share, unharmed
 from evengrad.signals.steps import usual_ratio
 from evengrad.signals.updates import update_ratio
 from evengrad.signals.why import STILL, VIOLENT, cause_of, rate_too_low
@@ -55,7 +55,7 @@ class SlowConvergence(Rule):
         found, loss = progress(trace), trace.curves["loss"]
         if found is None:
             yield from self._hardly_begun(trace)
-        if found is None or found.thrives or not found.sound or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
+        if found is None or unharmed(trace) or not found.sound or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
             return
         pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
         ends = seen_share(trace) >= 0.9 and bool((trace.facts.loop or {}).get("steps"))
@@ -75,7 +75,9 @@ class SlowConvergence(Rule):
         else:
             return
         cause = cause_of(trace, self.causes) or ("undertrained" if self._short(trace, found) else None)
-        severity = "warning" if ends or moves is not None else "note"  # else more steps are to come, for all that is known
+        severity = (
+            "warning" if (ends or moves is not None) and not (found.thrives and not ends) else "note"
+        )  # else more steps are to come, for all that is known
         yield seen_over(self, trace, severity, message, evidence, first=begin, cause=cause)
 
     def value(self, trace: Trace) -> float:

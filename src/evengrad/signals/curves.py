@@ -86,6 +86,16 @@ def thrives(trace: Trace) -> bool:
     return found is not None and found.thrives
 
 
+def unharmed(trace: Trace) -> bool:
+    """True if training went about as well as the data allow: a fault that is there for certain does it no harm.
+
+    Half of what can be learnt, which `thrives` asks for, is enough to doubt a sign of a fault, not to forgive one: seven tenths of the loss
+    have to be gone, or 85% of what can be learnt where that is known.
+    """
+    found = progress(trace)
+    return found is not None and found.thrives and found.learnt >= (0.85 * found.learnable if found.learnable < 1 else 0.7)
+
+
 def baseline(trace: Trace) -> float | None:
     """Returns the loss of the best constant answer, or None where it is not known or not positive.
 

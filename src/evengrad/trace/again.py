@@ -15,6 +15,7 @@ from evengrad.trace.isolation import untouched
 from evengrad.trace.structure import Structure
 
 _STEP = 1e-3  # of a weight's norm
+_NEARER, _ALIKE = 4.0, 2.0  # a second, smaller step; factor between what both tell
 _SEEN = 1e-4  # of the loss: a smaller change is rounding
 
 
@@ -71,7 +72,8 @@ def descent(
 ) -> float | None:
     """Returns by how much the loss falls along minus its gradient, as a share of what the gradient foretells: 1 is right, -1 is uphill.
 
-    Asked of the first layer, behind everything that the gradient comes through. None where that gradient is too small to tell.
+    Asked of the first layer, behind everything that the gradient comes through. None where that gradient is too small to tell,
+    or an uphill one is another at a smaller distance.
     """
     parameters = dict(model.named_parameters(remove_duplicate=True))
     first = next((layer.weight for layer in structure.layers if layer.depth is not None and layer.weight in gradients), None)
@@ -83,20 +85,28 @@ def descent(
         return None
     step = _STEP * float(weight.detach().norm()) / size
     before = weight.detach().clone()
-    values = []
-    try:
+
+    def share(step: float) -> float | None:
+        values = []
         for side in (-1.0, 1.0):
             with untouched(model, seed=seed), torch.enable_grad():
                 model.train()
                 with torch.no_grad():
                     weight.copy_(before + side * step * gradient)
                 values.append(float(scalar_loss(call(model, mapped(torch.clone, batch.inputs)), batch.targets, loss_fn).detach()))
+        foretold = 2 * step * size * size
+        if not all(map(math.isfinite, values)) or foretold < _SEEN * max(map(abs, values)):
+            return None
+        return (values[1] - values[0]) / foretold
+
+    try:
+        found = share(step)
+        if found is None or found > 0:
+            return found
+        nearer = share(step / _NEARER)  # a loss with jumps climbs one by chance; a gradient that is turned around is so at any distance
+        return found if nearer is not None and nearer < 0 and _ALIKE * nearer < found < nearer / _ALIKE else None
     except (EvengradError, RuntimeError):
         return None
     finally:
         with torch.no_grad():
             weight.copy_(before)
-    foretold = 2 * step * size * size
-    if not all(map(math.isfinite, values)) or foretold < _SEEN * max(map(abs, values)):
-        return None
-    return (values[1] - values[0]) / foretold

@@ -26,6 +26,7 @@ class LowPrecision(Rule):
     Attributes:
         max_unchanged_fraction: Largest healthy share of weights that a step leaves exactly as they were, in [0, 1].
         min_rounded: Share of a layer's weights in float32 with twelve bits or fewer from which on something rounds them, in [0, 1].
+        max_returned: Largest healthy share of weights in float32 that something puts back behind the optimizer, in [0, 1].
         max_lost_fraction: Largest healthy share of gradients that are zero in the optimizer though the batch's own are not, in [0, 1].
 
     Reference: Micikevicius et al. 2018, Mixed precision training, sec. 3.1 and 3.2; IEEE 754.
@@ -40,11 +41,16 @@ class LowPrecision(Rule):
     helps: ClassVar[str] = "float32 weights with torch.autocast around the forward pass, and a GradScaler for float16"
     max_unchanged_fraction: float = 0.5
     min_rounded: float = 0.98
+    max_returned: float = 0.15
     max_lost_fraction: float = 0.3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         half = [name for name in (trace.facts.modules or {}).get("dtypes", ()) if name in _HALF]
-        looks = (self._unchanged(trace, half[0]), self._overflow(trace, half[0])) if half else (self._rounded(trace), self._lost(trace))
+        looks = (
+            (self._unchanged(trace, half[0]), self._overflow(trace, half[0]))
+            if half
+            else (self._rounded(trace), self._put_back(trace), self._lost(trace))
+        )
         found = next((look for look in looks if look is not None), None)
         if found is not None:
             message, evidence, where = found
@@ -89,11 +95,31 @@ class LowPrecision(Rule):
         )  # fmt: skip
         return message, (evidence,), names(trace, rows)
 
+    def _put_back(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
+        """Weights that the optimizer moved, and that something behind it puts exactly where they were: on a grid, however it is spaced."""
+        ratio, shrink, stayed = (trace.column(x).astype(np.float64) for x in ("behind_ratio", "behind_shrink", "unchanged_fraction"))
+        rows = [i for i in deep_rows(trace) if np.isfinite(ratio[:, i]).any() and np.nanmedian(ratio[:, i]) > 0]
+        rows = [i for i in rows if abs(np.nanmedian(shrink[:, i])) < 0.9 and np.nanmedian(stayed[:, i]) > self.max_returned]
+        if not rows or 2 * len(rows) < len(deep_rows(trace)) or len(ratio) < 3:
+            return None
+        share = np.array([np.nanmedian(column) if np.isfinite(column).any() else np.nan for column in stayed.T])
+        message = (
+            f"{share[rows[0]]:.0%} of the weights of {place(trace, rows[0])} are exactly where they were after a step that moved them: "
+            f"something behind the optimizer rounds them; {len(rows)} of {len(deep_rows(trace))} layers are like this"
+        )
+        evidence = Evidence(
+            signal="unchanged_fraction", value=float(share[rows[0]]), relation=">", threshold=self.max_returned, unit="of weights",
+            where=trace.layers[rows[0]].name,
+        )  # fmt: skip
+        return message, (evidence,), names(trace, rows)
+
     def _lost(self, trace: Trace) -> tuple[str, tuple[Evidence, ...], tuple[str, ...]] | None:
         """Gradients of which the small ones arrive at the optimizer as zero."""
         lost = trace.column("lost_fraction").astype(np.float64)
         if abs((trace.facts.loop or {}).get("optimizer_steps", 1.0) - 1.0) > 0.05 or not ((lost > 0.02) & (lost < 1)).any():
             return None  # gradients of other batches; or layers that are held still as a whole
+        if any((d.get("p") or 0.0) > 0.5 for d in (trace.facts.modules or {}).get("dropouts", ())):
+            return None  # another draw of dropout has other zeros
         typical = np.array([np.nanmedian(column) if np.isfinite(column).any() else 0.0 for column in lost.T])
         rows = [int(i) for i in np.argsort(-typical) if typical[i] > self.max_lost_fraction]
         if not rows:
@@ -132,15 +158,30 @@ class LowPrecision(Rule):
             made = synthetic.chain(3, steps=4, facts=Facts(modules={"dtypes": ["float32"]}), **columns)
             return synthetic.run(made, loss=np.full(40, 1.0))
 
+        def grid(stayed: float, behind: float = 0.01, shrink: float = 0.1) -> Trace:
+            columns = {"behind_ratio": behind, "behind_shrink": shrink, "unchanged_fraction": stayed}
+            made = synthetic.chain(3, steps=4, facts=Facts(modules={"dtypes": ["float32"]}), **columns)
+            return synthetic.run(made, loss=np.full(40, 1.0))
+
         stuck, broken = np.full(40, 1.0), np.r_[np.ones(30), np.full(10, np.nan)]
         return Examples(
-            sick=(net(0.9, loss=stuck), net(0.55), net(0.1, dtype="float16", out=6e4, loss=broken), by_hand(1.0), by_hand(0.0, 0.4)),
+            sick=(
+                net(0.9, loss=stuck),
+                net(0.55),
+                net(0.1, dtype="float16", out=6e4, loss=broken),
+                by_hand(1.0),
+                by_hand(0.0, 0.4),
+                grid(0.2),
+            ),
             healthy=(
                 net(0.45, loss=stuck),
                 net(0.9, dtype="float32", loss=stuck),
                 net(0.1, dtype="bfloat16", loss=broken),
                 by_hand(0.97),
                 by_hand(0.0, 0.2),
+                grid(0.1),
+                grid(0.5, behind=0.0),
+                grid(0.5, shrink=1.0),
                 by_hand(1.0, unchanged=0.0),
             ),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
 from evengrad.signals import update_ratio
-from evengrad.signals.curves import unharmed
+from evengrad.signals.curves import thrives
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _RARELY = 0.6  # steps of the optimizer a batch
@@ -34,7 +34,7 @@ class NoUpdate(Rule):
     code: ClassVar[str] = "OPT008"
     symptom: ClassVar[str | None] = "no_parameter_update"
     title: ClassVar[str] = "weights do not move"
-    causes: ClassVar[tuple[str, ...]] = ("frozen_params", "scheduler_bug", "lr_too_low")
+    causes: ClassVar[tuple[str, ...]] = ("frozen_params", "scheduler_bug", "low_precision", "lr_too_low")
     needs: ClassVar[tuple[str, ...]] = ("update_norm", "weight_norm")
     signal: ClassVar[tuple[str, str]] = ("still_layers", "layers")
     helps: ClassVar[str] = "give the optimizer model.parameters() after the model is complete; requires_grad_(True); a rate above zero"
@@ -52,7 +52,7 @@ class NoUpdate(Rule):
         moved = "exactly nothing" if ratio == 0 else f"{ratio:.1e} of their size"
         message = f"the weights of {which} change by {moved} a step{why}"
         evidence = Evidence(signal="still_layers", value=len(rows), relation=">", threshold=0, unit="layers")
-        intended = (unharmed(trace) and not _by_mistake(trace, rows)) or cause is None
+        intended = (thrives(trace) and not _by_mistake(trace, rows)) or cause is None
         severity = "note" if intended else "error" if every else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, len(trace.steps) - 1))
         yield replace(found, cause=cause)
@@ -80,6 +80,10 @@ class NoUpdate(Rule):
             made = synthetic.chain(3, steps=4, update_norm=moved, weight_norm=1.0, grad_norm=grad, facts=facts)
             return synthetic.run(made, loss=np.full(40, 0.7) if loss is None else loss, lr=np.broadcast_to(lr, 40))
 
+        def put_back() -> Trace:
+            made = net(0.0)
+            return replace(made, columns=made.columns | {"behind_ratio": np.full((4, 3), 0.01, np.float32)})
+
         first, fine = [0.0, 1e-3, 1e-3], np.geomspace(1.0, 0.1, 40)
         return Examples(
             sick=(
@@ -88,6 +92,7 @@ class NoUpdate(Rule):
                 net(0.0, lr=0.0),
                 net(0.0, foreign=6),
                 net(1e-9, lr=1e-9),
+                put_back(),
                 net(first, grad=[np.nan, 1.0, 1.0], frozen=["0.weight"], loss=fine),  # a note: meant so
             ),
             healthy=(
@@ -135,4 +140,7 @@ def _reason(trace: Trace, rows: list[int]) -> tuple[str | None, str]:
         return "scheduler_bug", f": the learning rate falls from {rates.max():.1e} to {rates[-1]:.1e}"
     if not len(rates) or len(rows) < len(deep_rows(trace)):
         return None, ""
+    behind = trace.column("behind_ratio")[:, rows]
+    if np.isfinite(behind).any() and float(np.nanmedian(behind)) > 0:
+        return "low_precision", f": the optimizer moves them, and the loop puts them back by {np.nanmedian(behind):.1e} of their size"
     return "lr_too_low", f": the learning rate is {rates.max():.1e}"

@@ -26,6 +26,8 @@ class ReversedStep(Rule):
     Attributes:
         max_pull: Pull towards the targets, in [-1, 1], at which the loss is reversed.
         max_agreement: Cosine of used and own gradient, or of change and minus gradient, at which a step is reversed.
+        max_growth: Cosine of what a loop adds to the gradient with what shrinks the weights, at which it makes them grow.
+        min_extra: Smallest such addition that counts, in gradients of the loss.
 
     Reference: Robbins & Monro 1951; LeCun, Bottou, Orr & Müller 1998, sec. 3.
     """
@@ -39,9 +41,18 @@ class ReversedStep(Rule):
     helps: ClassVar[str] = "minimise the loss itself: no minus before it, maximize=False, p -= lr * gradient"
     max_pull: float = -0.5
     max_agreement: float = -0.3
+    max_growth: float = -0.6
+    min_extra: float = 0.3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        found = self._loss(trace) or self._descent(trace) or self._gradient(trace) or self._update(trace) or self._negative(trace)
+        found = (
+            self._loss(trace)
+            or self._descent(trace)
+            or self._gradient(trace)
+            or self._update(trace)
+            or self._grows(trace)
+            or self._negative(trace)
+        )
         if found is not None:
             message, evidence, where = found
             made = self.finding(trace, "error", message, evidence=(evidence,), where=(where,), at=(0, len(trace.steps) - 1))
@@ -86,6 +97,18 @@ class ReversedStep(Rule):
         message = f"weights move up the gradient, not down (cosine {cosine:+.2f}){maximize}: each step walks uphill"
         return message, self._cosine(cosine, "optimizer"), "optimizer"
 
+    def _grows(self, trace: Trace) -> tuple[str, Evidence, str] | None:
+        """A gradient that the user's own step adds, and that makes weights larger: a penalty with the wrong sign."""
+        shrinks, ratio = _early(trace, "extra_shrink"), _early(trace, "extra_ratio")
+        if not (shrinks < self.max_growth and ratio > self.min_extra):
+            return None
+        message = (
+            f"the loop adds a gradient ×{ratio:.2g} as large as the loss's that makes weights grow (cosine {-shrinks:+.2f}): a penalty's "
+            f"sign is wrong"
+        )
+        limit = self.max_growth
+        return message, Evidence(signal="direction", value=shrinks, relation="<", threshold=limit, unit="cosine", where="loop"), "loop"
+
     def _negative(self, trace: Trace) -> tuple[str, Evidence, str] | None:
         """A loss that has no business below zero, far below it."""
         loss, targets = trace.curves.get("loss"), trace.facts.targets or {}
@@ -111,14 +134,28 @@ class ReversedStep(Rule):
             made = synthetic.chain(3, steps=6, facts=facts, grad_agreement=grad, update_agreement=update)
             return made if loss is None else synthetic.run(made, loss=loss)
 
+        def adds(shrinks: float, ratio: float = 0.5) -> Trace:
+            return synthetic.chain(3, steps=6, facts=Facts(loss={"op": "mse"}), extra_shrink=shrinks, extra_ratio=ratio)
+
         return Examples(
-            sick=(net(-1.0), net(grad=-1.0), net(update=-0.9), net(update=-0.4), net(falls=-0.9), net(loss=np.linspace(1.0, -5.0, 40))),
+            sick=(
+                net(-1.0),
+                net(grad=-1.0),
+                net(update=-0.9),
+                net(update=-0.4),
+                net(falls=-0.9),
+                net(loss=np.linspace(1.0, -5.0, 40)),
+                adds(-0.8),
+            ),
             healthy=(
                 net(),
                 net(-0.4),
                 net(grad=0.1),
                 net(update=-0.2),
                 net(falls=0.0),
+                adds(-0.5),
+                adds(-0.8, 0.2),
+                adds(1.0),
                 net(loss=np.linspace(1.0, 0.0, 40)),
                 net(np.nan, np.nan, np.nan),
             ),

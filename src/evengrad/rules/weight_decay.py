@@ -60,8 +60,9 @@ class WeightDecay(Rule):
     def _shrunk(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
         decay = float((trace.facts.optimizer or {}).get("weight_decay") or 0.0)
         kept = self.value(trace)
-        by_hand = trace.column("behind_shrink")
-        cut = bool(np.isfinite(by_hand).any()) and float(np.nanmedian(by_hand)) > 0.9
+        by_hand, taken = trace.column("behind_shrink"), trace.column("behind_ratio")
+        at_once = np.isfinite(by_hand[0]).any() and float(np.nanmedian(np.where(by_hand[0] > 0.9, taken[0], 0.0))) > self.max_shrink
+        cut = at_once or bool(np.isfinite(by_hand).any() and float(np.nanmedian(by_hand)) > 0.9)
         if not (decay > 0 or cut) or not kept < self.max_shrink:
             return None
         what = f"weight_decay {decay:g}" if decay > 0 else "taken by the loop"
@@ -129,13 +130,30 @@ class WeightDecay(Rule):
             made = synthetic.chain(3, steps=4, weight_norm=1.0, extra_ratio=ratio, extra_shrink=shrink)
             return synthetic.run(made, loss=np.ones(40))
 
+        def at_once(share: float) -> Trace:
+            """Cut to a length at the first step, and kept there."""
+            columns = {"behind_ratio": [[share], [0.01], [0.01], [0.01]], "behind_shrink": [[1.0], [0.6], [0.6], [0.6]]}
+            made = synthetic.chain(3, steps=4, weight_norm=[[1.0], [1 - share], [1 - share], [1 - share]], **columns)
+            return synthetic.run(made, loss=np.ones(40))
+
         def by_hand(ratio: float, shrink: float = 1.0) -> Trace:
             made = synthetic.chain(3, steps=4, weight_norm=1.0, behind_ratio=ratio, behind_shrink=shrink)
             return synthetic.run(made, loss=np.linspace(1.0, 0.9, 40))
 
         return Examples(
-            sick=(net(1e-3), net(0.45), net(1.0, p=0.9), net(1.0, p=0.65), by_hand(0.1), by_hand(0.006), noisy(0.95), penalty(4.0)),
+            sick=(
+                net(1e-3),
+                net(0.45),
+                net(1.0, p=0.9),
+                net(1.0, p=0.65),
+                by_hand(0.1),
+                by_hand(0.006),
+                noisy(0.95),
+                penalty(4.0),
+                at_once(0.55),
+            ),
             healthy=(
+                at_once(0.45),
                 net(0.6),
                 net(0.1, decay=0.0),
                 net(0.1, learnt=0.9),

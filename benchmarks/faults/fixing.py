@@ -52,8 +52,8 @@ def fixed(name: str, *, seed: int = 0) -> dict[str, Any]:
         plain_seconds, began = time.perf_counter() - began, time.perf_counter()
         result = eg.fix(experiment, seeds=[seed])
         seconds = time.perf_counter() - began
-        tries = [_scored(case, outcome.proposals, seed) for outcome in result.outcomes[: TRIES[-1]]]
-        chosen = _scored(case, result.chosen, seed) if result.chosen else score(plain.model, split, case.program.metric)
+        tries = [scored(case, outcome.proposals, seed) for outcome in result.outcomes[: TRIES[-1]]]
+        chosen = scored(case, result.chosen, seed) if result.chosen else score(plain.model, split, case.program.metric)
     return {
         "name": name,
         "cause": case.cause,
@@ -71,7 +71,7 @@ def fixed(name: str, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _scored(case: Case, proposals: Sequence[Proposal], seed: int) -> float:
+def scored(case: Case, proposals: Sequence[Proposal], seed: int) -> float:
     """The score of the program with these changes, trained once; 0 where it cannot be trained or diverges."""
     try:
         trained = eg.train(case.program.experiment().repaired(proposals), seed=seed)

@@ -19,7 +19,7 @@ from evengrad.report import Report
 from evengrad.rig import Rig
 from evengrad.rules import Rule
 from evengrad.training import Experiment, evaluate
-from evengrad.trial import Trainings, compared, described, judged, middle, worth
+from evengrad.trial import Trainings, described, judged, middle, worth
 from evengrad.types import Outcome, Proposal
 
 _NEARLY_BEST = 0.8  # share of the best gain at which a smaller change is preferred
@@ -86,10 +86,9 @@ def fix(
     """Diagnoses the experiment, tries what the findings call for by training on paired seeds, and keeps the smallest set that works.
 
     The best change for the first root cause is trained at once, to the end. The others are tried for an eighth of a training, the better
-    half of them for a quarter, and the best two to the end. What works best is then proved on the other seeds. Where the loss is both the
-    metric and at fault, all are judged by the loss that replaces it. Where errors are left, the repaired training is diagnosed in its
-    turn, and what that calls for is added; at the end, every change that the gain does not need is taken out again. The experiment
-    itself is left as it is.
+    half of them for a quarter, and the best two to the end. What works best is diagnosed in its turn, and proved on the other seeds. Where
+    the loss is both the metric and at fault, all are judged by the loss that replaces it. Where errors are left, what they call for is
+    added; at the end, every change that the gain does not need is taken out again. The experiment itself is left as it is.
 
     Args:
         experiment: What to fix.
@@ -136,7 +135,7 @@ def fix(
     best = search.round(candidates(search.report, largest=max_remedies), None)
     base = best or search.closest(None)
     while base is not None and base.verdict != "fixed" and len(base.proposals) < max_remedies:
-        grown = search.round(candidates(search.diagnosed(base), base.proposals, largest=max_remedies), best)
+        grown = search.round(candidates(search.reports[described(base.proposals)], base.proposals, largest=max_remedies), best)
         base = grown if grown is not best else search.closest(base) if best is None else None
         best = grown
     best = search.smallest(best)
@@ -176,27 +175,23 @@ class _Search:
         for proposals in self._halved(sets[1:]):
             if not self._late():
                 tried.append(self._tried(proposals))
+        looked: list[Outcome] = []
+        for outcome in sorted(tried, key=lambda o: -worth(o.after[0], o.maximize)):
+            if outcome.verdict != "no_better" and not (looked and (self._late() or looked[-1].verdict == "fixed")):
+                looked.append(self._looked(outcome))
         proved = [] if before is None else [before]
-        for outcome in sorted(tried, key=lambda o: (o.verdict != "fixed", -worth(o.after[0], o.maximize))):
-            if outcome.verdict != "no_better" and not (proved and self._late()):
+        for outcome in sorted(looked, key=lambda o: o.verdict != "fixed"):
+            if not proved or not (self._late() or proved[-1].verdict == "fixed"):
                 proved.append(self._proved(outcome))
-                if proved[-1].verdict == "fixed":
-                    break
         return self._best([o for o in proved if o.verdict != "no_better"])
 
     def closest(self, base: Outcome | None) -> Outcome | None:
         """The outcome with fewer errors left than `base` and with it: of several faults, one alone may better nothing but itself."""
         most = len(errors(self.report.findings)) if base is None else len(base.findings)
         held = () if base is None else base.proposals
-        found = [o for o in self.outcomes.values() if len(o.findings) < most and all(p in o.proposals for p in held)]
+        grown = [o for o in self.outcomes.values() if len(o.proposals) > len(held) and all(p in o.proposals for p in held)]
+        found = [o for o in map(self._looked, grown) if len(o.findings) < most]
         return min(found, key=lambda o: (len(o.findings), len(o.proposals)), default=None)
-
-    def diagnosed(self, outcome: Outcome) -> Report:
-        """Diagnoses the training with these changes: what is left to repair."""
-        if self._late():
-            return replace(self.report, findings=(), proposals=())
-        self.say(f"{described(outcome.proposals)}: looking for what is left")
-        return diagnose_run(self.judged.repaired(outcome.proposals), self.rules, seed=self.seeds[0], name=self.name)[0]
 
     def smallest(self, best: Outcome | None) -> Outcome | None:
         """Takes out every change that the verdict and the gain do not need."""
@@ -205,6 +200,7 @@ class _Search:
             fewer = tuple(p for p in best.proposals if p is not proposal)
             if fewer and not self._late():
                 without = self._tried(fewer)
+                without = without if without.verdict == "no_better" else self._looked(without)
                 if without.verdict == best.verdict:
                     without = self._proved(without)
                     best = self._best([best, without]) if without.verdict == best.verdict else best
@@ -247,20 +243,24 @@ class _Search:
         return left[:_FINALISTS]
 
     def _tried(self, proposals: Set) -> Outcome:
-        """Trains to the end on the first seed, with every layer looked at, so that the errors that are left are known, too."""
-        if described(proposals) in self.outcomes:
-            return self.outcomes[described(proposals)]
-        self.say(f"{described(proposals)}: looking at every layer while seed {self.seeds[0]} trains")
-        began, seed = time.perf_counter(), self.seeds[0]
-        report, training = diagnose_run(self.judged.repaired(proposals), self.rules, seed=seed, causes=False, name=self.name)
-        self.reports[described(proposals)] = report
-        self._trainings.know(proposals, seed, training.metric)
-        outcome = compared(self.judged, proposals, (seed,), (self._first.metric,), (training.metric,))
-        outcome = self._told(replace(outcome, seconds=time.perf_counter() - began))
+        """Trains to the end on the first seed."""
+        if described(proposals) not in self.outcomes:
+            self._told(self._trainings.outcome(proposals, self.seeds[:1]))
+        outcome = self.outcomes[described(proposals)]
         if outcome.verdict != "no_better" and math.isnan(self.first_seconds):
             self.first_seconds = time.perf_counter() - self.started
             self.say(f"works: {described(proposals)}")
         return outcome
+
+    def _looked(self, outcome: Outcome) -> Outcome:
+        """Trains once more on the first seed, with every layer looked at, so that the errors that are left are known, and their causes."""
+        what = described(outcome.proposals)
+        if what in self.reports:
+            return outcome
+        self.say(f"{what}: looking at every layer while seed {self.seeds[0]} trains")
+        began = time.perf_counter()
+        self.reports[what] = diagnose_run(self.judged.repaired(outcome.proposals), self.rules, seed=self.seeds[0], name=self.name)[0]
+        return self._told(replace(outcome, seconds=outcome.seconds + time.perf_counter() - began))
 
     def _proved(self, outcome: Outcome) -> Outcome:
         """Compares on all seeds."""
@@ -271,8 +271,8 @@ class _Search:
 
     def _told(self, outcome: Outcome) -> Outcome:
         what = described(outcome.proposals)
-        left = tuple(dict.fromkeys(f.code for f in errors(self.reports[what].findings)))
-        verdict = outcome.verdict if outcome.verdict == "no_better" else "improved" if left else "fixed"
+        left = tuple(dict.fromkeys(f.code for f in errors(self.reports[what].findings))) if what in self.reports else ()
+        verdict = outcome.verdict if outcome.verdict == "no_better" or what not in self.reports else "improved" if left else "fixed"
         self.outcomes[what] = replace(outcome, findings=left, verdict=verdict)
         self.tell(replace(self.report, outcomes=tuple(self.outcomes.values())))
         return self.outcomes[what]

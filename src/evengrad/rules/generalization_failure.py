@@ -58,7 +58,10 @@ class GeneralizationFailure(Rule):
             f"no better than the {found.reference:.3g} of a constant answer"
         )
         severity = "error" if gained >= 0.5 else "warning"
-        yield seen_over(self, trace, severity, message, evidence, first=int(curve.steps[0]), where=("validation",))
+        swapped = gained >= 0.5 and self._below_chance(trace)
+        message += "; and it gets fewer right than chance does: its labels mean something else" if swapped else ""
+        cause = "labels_corrupt" if swapped else None
+        yield seen_over(self, trace, severity, message, evidence, first=int(curve.steps[0]), where=("validation",), cause=cause)
 
     def value(self, trace: Trace) -> float:
         found, curve = progress(trace), trace.curves.get("val_loss")
@@ -74,6 +77,15 @@ class GeneralizationFailure(Rule):
         chance = max(counts.values()) / sum(counts.values())
         error = np.sqrt(chance * (1 - chance) / 500)
         return bool(np.median(curve.values[-_LATE:]) > chance + self.max_chance_errors * error)
+
+    def _below_chance(self, trace: Trace) -> bool:
+        """True if validation answers are right less often than guesses are: who knows nothing is not wrong each time."""
+        curve, counts = trace.curves.get("val_accuracy"), (trace.facts.targets or {}).get("labels")
+        if curve is None or not len(curve.values) or not counts:
+            return False
+        chance = 1 / len(counts)
+        error = np.sqrt(chance * (1 - chance) / 500)
+        return bool(np.median(curve.values[-_LATE:]) < chance - 2 * self.max_chance_errors * error)
 
     @classmethod
     def examples(cls) -> Examples:

@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
-from evengrad.signals.curves import thrives
+from evengrad.signals.curves import unharmed
 from evengrad.types import Finding, Trace
 
 
@@ -36,7 +36,7 @@ class IdenticalUnits(Rule):
     min_distinct_fraction: float = 0.5
 
     def check(self, trace: Trace) -> Iterator[Finding]:
-        index = len(trace.steps) - 1
+        index = 0
         distinct = trace.column("distinct_unit_fraction")[index]
         rows = sorted((i for i in self._judged(trace, index) if self._copies(trace, i)), key=lambda i: distinct[i])
         if not rows:
@@ -45,19 +45,22 @@ class IdenticalUnits(Rule):
         count = max(1, round(float(distinct[rows[0]]) * layer.fan_out))
         more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
         sets = f"only {count} distinct set{'s' * (count > 1)} of weights"
-        message = f"the {layer.fan_out} units of {place(trace, rows[0])} have {sets}: copies stay copies{more}"
+        message = f"the {layer.fan_out} units of {place(trace, rows[0])} have {sets}: copies get the same gradient{more}"
         evidence = self.evidence_at(trace, rows, distinct.astype(np.float64), "<", self.min_distinct_fraction)
-        severity = "note" if thrives(trace) else "error"
-        found = self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=(index, index))
+        severity = "note" if unharmed(trace) else "error"
+        found = self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=(0, len(trace.steps) - 1))
         yield replace(found, cause="constant_init")
 
     def value(self, trace: Trace) -> float:
-        index = len(trace.steps) - 1
-        return float(np.nanmin(trace.column("distinct_unit_fraction")[index][self._judged(trace, index)], initial=1.0))
+        return float(np.nanmin(trace.column("distinct_unit_fraction")[0][self._judged(trace, 0)], initial=1.0))
 
     def _copies(self, trace: Trace, row: int) -> bool:
-        """True if units are copies now and were when they were first seen: what training did to them later is another fault."""
-        return bool((trace.column("distinct_unit_fraction")[[0, -1], row] < self.min_distinct_fraction).all())
+        """True if units were copies when they were first seen: what training does to them later is another fault.
+
+        Copies that small things (dropout, biases) tell apart later were copies all the same; zeros that learn are a known recipe.
+        """
+        few = trace.column("distinct_unit_fraction")[[0, -1], row] < self.min_distinct_fraction
+        return bool(few[0] and (few[1] or trace.column("weight_abs_max")[0, row] > 0))
 
     def _judged(self, trace: Trace, index: int) -> list[int]:
         """Rows with at least two units; one that is all zero by design is left out."""
@@ -72,9 +75,12 @@ class IdenticalUnits(Rule):
             sick=(
                 synthetic.chain(3, distinct_unit_fraction=1 / 64, weight_abs_max=0.5),
                 synthetic.chain(3, distinct_unit_fraction=[1.0, 1 / 64, 1.0], weight_abs_max=[1.0, 0.0, 1.0]),
+                synthetic.chain(3, steps=2, distinct_unit_fraction=[[1 / 64], [1.0]], weight_abs_max=0.5),  # biases tell them apart later
             ),
             healthy=(
                 synthetic.chain(3, distinct_unit_fraction=1.0, weight_abs_max=0.5),
                 synthetic.chain(3, distinct_unit_fraction=[1.0, 1.0, 1 / 64], weight_abs_max=[1.0, 1.0, 0.0]),  # zero head
+                synthetic.chain(3, steps=2, distinct_unit_fraction=[[1 / 64], [1.0]], weight_abs_max=[[0.0], [0.1]]),  # zeros that learn
+                synthetic.chain(3, steps=2, distinct_unit_fraction=[[1.0], [1 / 64]], weight_abs_max=0.5),  # training made them alike
             ),
         )

@@ -118,6 +118,8 @@ class LowPrecision(Rule):
         lost = trace.column("lost_fraction").astype(np.float64)
         if abs((trace.facts.loop or {}).get("optimizer_steps", 1.0) - 1.0) > 0.05 or not ((lost > 0.02) & (lost < 1)).any():
             return None  # gradients of other batches; or layers that are held still as a whole
+        if float((trace.facts.loop or {}).get("model_calls", 1.0)) > 1.05:
+            return None  # parts of a batch have gradients of their own
         if any((d.get("p") or 0.0) > 0.5 for d in (trace.facts.modules or {}).get("dropouts", ())):
             return None  # another draw of dropout has other zeros
         typical = np.array([np.nanmedian(column) if np.isfinite(column).any() else 0.0 for column in lost.T])

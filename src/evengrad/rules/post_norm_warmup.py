@@ -24,7 +24,8 @@ class PostNormWarmup(Rule):
     blocks, or one whose loss falls far enough, gets a note.
 
     Attributes:
-        max_first_rate: Largest healthy rate of the first step, as a share of the largest rate of the run, in [0, 1].
+        max_first_rate: Largest healthy rate of the first steps, as a share of the largest rate of the run, in [0, 1].
+        min_warmup: Share of the planned steps that are the first steps: a warm-up that is over by then was none.
         min_norms: Number of norms behind skips from which the network counts as deep; an encoder's block has two.
         min_rate: Largest rate at which no warm-up is needed.
         min_plain_rate: The same of an optimizer without adaptive steps, told only where the loss does not fall.
@@ -41,6 +42,7 @@ class PostNormWarmup(Rule):
     signal: ClassVar[tuple[str, str]] = ("first_rate", "of the largest rate")
     helps: ClassVar[str] = "a rate that rises over the first tenth of the steps; norms inside the branches (norm_first=True)"
     max_first_rate: float = 0.5
+    min_warmup: float = 0.01
     min_norms: int = 8
     min_rate: float = 1e-3
     min_plain_rate: float = 0.1
@@ -57,7 +59,7 @@ class PostNormWarmup(Rule):
             return
         severity = "note" if len(norms) < self.min_norms or not is_stuck(trace, self.max_learnt) else "warning"
         message = (
-            f"{len(norms)} norms stand behind skips, and {optimizer} starts at {share:.0%} of its largest rate ({largest:.2g}): "
+            f"{len(norms)} norms stand behind skips, and {optimizer} begins at {share:.0%} of its largest rate ({largest:.2g}): "
             f"its first steps are of full size"
         )
         evidence = Evidence(signal="first_rate", value=share, relation=">", threshold=self.max_first_rate, unit="of the largest rate")
@@ -68,7 +70,8 @@ class PostNormWarmup(Rule):
         rate = trace.curves.get("lr")
         if not self._norms(trace) or rate is None or not len(rate.values) or not np.nanmax(rate.values) > 0:
             return float("nan")
-        return float(rate.values[0] / np.nanmax(rate.values))
+        first = min(len(rate.values) - 1, int(self.min_warmup * max(len(rate.values), int((trace.facts.loop or {}).get("steps") or 0))))
+        return float(rate.values[first] / np.nanmax(rate.values))
 
     @staticmethod
     def _norms(trace: Trace) -> list[str]:
@@ -83,8 +86,9 @@ class PostNormWarmup(Rule):
             return synthetic.run(synthetic.chain(3, facts=facts, out_spread=1.0), lr=rate, loss=stuck)
 
         flat = np.full(100, 4e-3)
+        short = net(flat * np.minimum(1.0, (steps + 1) / 3))  # counted in epochs, and stepped each batch
         return Examples(
-            sick=(net(flat), net(flat * (1 - steps / 200)), net(flat, norms=4), net(100 * flat, optimizer="SGD")),
+            sick=(net(flat), net(flat * (1 - steps / 200)), net(flat, norms=4), net(100 * flat, optimizer="SGD"), short),
             healthy=(
                 net(flat * (steps + 30) / 100),
                 net(flat, optimizer="SGD"),

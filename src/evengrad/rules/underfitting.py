@@ -14,15 +14,15 @@ from evengrad.rules.over_time import seen_over
 from evengrad.signals.curves import Progress, progress, seen_share, smoothed
 from evengrad.signals.steps import usual_ratio
 from evengrad.signals.why import STILL, VIOLENT
-from evengrad.types import Evidence, Facts, Finding, Trace
+from evengrad.types import Evidence, Facts, Finding, Layer, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Underfitting(Rule):
     """Steps are healthy and the loss has settled, but high: a layer of a few units lets hardly anything of the inputs through.
 
-    That more can be learnt is taken from the data: near inputs have like targets. Without that, or with a wider network, a flat loss is a
-    plateau like another (OPT003).
+    That more can be learnt is taken from the data: near inputs have like targets. Without that (unless a single unit has to tell all), or
+    with a wider network, a flat loss is a plateau like another (OPT003).
 
     Attributes:
         max_width: Widest layer that counts as a bottleneck, in units.
@@ -45,25 +45,35 @@ class Underfitting(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         found, width, ratio = progress(trace), self.value(trace), usual_ratio(trace)
-        if found is None or not width <= self.max_width or not np.isfinite(found.end) or found.learnable >= 1 or seen_share(trace) < 0.5:
+        if (
+            found is None
+            or not width <= self.max_width
+            or not np.isfinite(found.end)
+            or (found.learnable >= 1 and width > 1)
+            or seen_share(trace) < 0.5
+        ):
             return
-        if (trace.facts.targets or {}).get("shape") == (trace.facts.inputs or {}).get("shape"):
-            return  # an autoencoder is narrow on purpose
+        if (trace.facts.targets or {}).get("shape") == (trace.facts.inputs or {}).get("shape") and width > 1:
+            return  # an autoencoder is narrow on purpose; not so narrow that one number has to tell all
         healthy = ratio is not None and STILL < ratio < VIOLENT
         if not healthy or found.learnt > self.max_learnt * found.learnable or not self._settled(trace, found):
             return
-        narrow = min((x for x in trace.layers[:-1] if x.depth is not None), key=lambda x: x.fan_out, default=trace.layers[0]).name
+        narrow = min(_inner(trace), key=lambda x: x.fan_out, default=trace.layers[0]).name
         name, unit = self.signal
         evidence = Evidence(signal=name, value=width, relation="<=", threshold=self.max_width, unit=unit, where=narrow)
-        message = (
-            f"the loss settles at {found.end:.3g} with {max(0.0, found.learnt):.0%} learnt, where neighbours of like inputs show that "
-            f"{found.learnable:.0%} can be: " + (f"{narrow} has {width:.0f} unit{'s' if width > 1 else ''}" if width else "0 hidden layers")
+        known = found.learnable < 1
+        more = (
+            f", where neighbours of like inputs show that {found.learnable:.0%} can be: "
+            if known
+            else ", and all has to come through one: "
         )
+        units = f"{narrow} has {width:.0f} unit{'s' if width > 1 else ''}" if width else "0 hidden layers"
+        message = f"the loss settles at {found.end:.3g} with {max(0.0, found.learnt):.0%} learnt{more}{units}"
         yield seen_over(self, trace, "warning", message, evidence, first=0, where=(narrow,), cause="capacity_too_small")
 
     def value(self, trace: Trace) -> float:
         """Units of the narrowest layer but the last; 0 without hidden layers."""
-        widths = [layer.fan_out for layer in trace.layers[:-1] if layer.depth is not None]
+        widths = [layer.fan_out for layer in _inner(trace)]
         return float(min(widths)) if widths else 0.0 if len(trace.layers) == 1 else np.nan
 
     def _settled(self, trace: Trace, found: Progress) -> bool:
@@ -89,3 +99,9 @@ class Underfitting(Rule):
             sick=(net(2, 0.5), net(1, 0.69), net(3, 0.6), net(32, 0.6, depth=1)),
             healthy=(net(32, 0.5), net(32, 0.1, depth=1), net(2, 0.1), net(2, 0.4, agreement=0.75), net(2, 0.6, ratio=1e-6)),
         )
+
+
+def _inner(trace: Trace) -> list[Layer]:
+    """Layers that all has to come through: every one but the last, and an embedding that has no other beside it."""
+    alone = sum(x.kind == "embedding" for x in trace.layers) == 1
+    return [x for x in trace.layers[:-1] if x.depth is not None or (alone and x.kind == "embedding")]

@@ -1,4 +1,4 @@
-"""a model and a batch -> what its output can reach at all, whatever the weights: asked by pushing its last layer far up and down."""
+"""a model and a batch -> what its output can reach at all, whatever the weights: asked by setting its last layer far up and down."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OPEN = 30.0  # an output that comes this far has no end on that side: the root 
 
 
 def output_reach(model: nn.Module, batch: Batch, structure: Structure) -> tuple[float, float] | None:
-    """Returns the least and the largest value that the output takes while the last layer's own output runs from -1e4 to 1e4.
+    """Returns the least and the largest value that the output takes while the last layer's own output is set to -1e4 and 1e4.
 
-    Units are pushed in turns, so that a softmax, which does not see what all have in common, shows its ends too. An end that is not met is
+    Units are set in turns, so that a softmax, which does not see what all have in common, shows its ends too. An end that is not met is
     infinite. None where several layers make the output, or the last is no module that gives one tensor.
     """
     if len(structure.head) != 1:
@@ -39,7 +39,7 @@ def output_reach(model: nn.Module, batch: Batch, structure: Structure) -> tuple[
             if not isinstance(output, Tensor) or not output.is_floating_point():
                 return output
             called = True
-            return output + sign * _FAR * _turns(output)
+            return sign * _FAR * _turns(output)  # in its place: outputs of large weights are not pushed by adding
 
         handle = module.register_forward_hook(pushed)
         try:

@@ -53,7 +53,7 @@ def visit(browser: Any) -> Iterator[Any]:
     context.close()
 
 
-@pytest.mark.parametrize("name", ["check", "fixed", "nothing_helped", "healthy", "run", "hostile", "hostile_run"])
+@pytest.mark.parametrize("name", ["check", "fixed", "fixed_run", "nothing_helped", "healthy", "run", "hostile", "hostile_run"])
 def test_page_opens_without_a_message_and_fits_a_phone(samples: ModuleType, visit: Any, tmp_path: Path, name: str) -> None:
     page = visit(write(getattr(samples, name)(), tmp_path / "r.html"))
     page.set_viewport_size({"width": 380, "height": 800})
@@ -105,6 +105,25 @@ def test_the_keyboard_does_what_the_pointer_does(samples: ModuleType, visit: Any
     assert page.locator(".read").inner_text().startswith("step 4 · layer 3 (net.4)")
     page.keyboard.press("Enter")
     assert page.locator(".said").first.inner_text().startswith("layer 3 (net.4): spread")
+
+
+def test_before_and_after_are_read_at_one_place(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
+    page = visit(write(samples.fixed_run(), tmp_path / "r.html"))
+    first, second = page.locator("canvas.heat").nth(0), page.locator("canvas.heat").nth(1)
+    assert first.bounding_box()["y"] == second.bounding_box()["y"]  # side by side, layer beside layer
+    untouched = second.screenshot()
+    box = first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] - 3)
+    assert re.fullmatch(
+        r"step 432 · layer 1 \(net\.0\) · before exactly zero · after 1 of the last layer", page.locator(".read").inner_text()
+    )
+    page.mouse.click(box["x"] + 40, box["y"] + 40)
+    assert page.locator(".plot.time path.second").count() == 1
+    assert page.locator(".plot.along path.second").count() == 1
+    assert "before" in page.locator(".said.along").inner_text()
+    assert second.screenshot() != untouched  # the same place is marked there
+    page.locator(".curves button", has_text="loss").first.click()
+    assert "after 2.3 → 0.01" in page.locator(".said").first.inner_text()
 
 
 def test_colours_follow_the_scheme(samples: ModuleType, visit: Any, tmp_path: Path) -> None:

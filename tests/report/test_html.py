@@ -18,10 +18,13 @@ import pytest
 
 from evengrad import synthetic
 from evengrad.report import Report
+from evengrad.report.explained.links import links
+from evengrad.report.explained.pages import page as page_of
+from evengrad.report.explained.pages import write_all
 from evengrad.report.html import render, render_many, write, write_many
 from evengrad.rules import discovered
 
-NAMES = ("check", "fixed", "nothing_helped", "healthy", "run", "hostile", "hostile_run")
+NAMES = ("check", "fixed", "fixed_run", "nothing_helped", "healthy", "run", "hostile", "hostile_run")
 VOID = {"meta", "br", "link", "img", "input"}
 
 
@@ -63,8 +66,8 @@ def test_policy_allows_exactly_the_style_and_script_inside(samples: ModuleType) 
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
     assert policy is not None
     assert "default-src 'none'" in policy[1]
-    for tag in ("style", "script"):
-        inside = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+    for tag in ("style", 'script type="module"'):
+        inside = re.search(rf"<{tag}>(.*?)</{tag.split()[0]}>", text, re.S)
         assert inside is not None
         assert base64.b64encode(hashlib.sha256(inside[1].encode()).digest()).decode() in policy[1]
 
@@ -85,10 +88,11 @@ def test_embedded_data_is_exact(samples: ModuleType) -> None:
     assert block is not None
     assert "<" not in block[1]
     data = json.loads(block[1])
-    values = np.frombuffer(base64.b64decode(data["planes"][0]["values"]), "<f4").reshape(len(data["steps"]), len(data["layers"]))
+    (picture,) = data["pictures"]
+    values = np.frombuffer(base64.b64decode(picture["planes"][0]["values"]), "<f4").reshape(len(picture["steps"]), len(picture["layers"]))
     assert (values[100, :2] == 0).all()
     assert np.isinf(values[-1]).all()
-    assert "<script>alert(1)</script>" in data["layers"][0]
+    assert "<script>alert(1)</script>" in picture["layers"][0]
 
 
 def test_the_words_are_on_the_page(samples: ModuleType) -> None:
@@ -115,6 +119,46 @@ def test_every_picture_has_a_name_and_a_table(samples: ModuleType) -> None:
         pictures = [a for tag, a in page.tags if tag in {"svg", "canvas"}]
         assert all(a.get("aria-label") or a.get("aria-hidden") == "true" for a in pictures)
         assert sum(tag == "details" for tag, _ in page.tags) >= 2
+
+
+def test_before_and_after_share_one_scale_of_colours(samples: ModuleType) -> None:
+    text = render(samples.fixed_run())
+    block = re.search(r'<script type="application/json" class="data">(.*?)</script>', text, re.S)
+    assert block is not None
+    data = json.loads(block[1])
+    assert [p["label"] for p in data["pictures"]] == ["before", "after"]
+    before, after = ({p["key"]: p for p in picture["planes"]} for picture in data["pictures"])
+    assert before["gradient"]["reach"] == after["gradient"]["reach"]
+    assert (before["gradient"]["zero"], after["gradient"]["zero"]) == (True, False)
+    assert [line["name"] for line in data["curves"][0]["lines"]] == ["before", "after"]
+    assert "before: gradient that reaches each layer" in text  # in the tables, too
+    assert "after: gradient that reaches each layer" in text
+
+
+def test_findings_link_to_the_pages_that_lie_beside(samples: ModuleType, tmp_path: Path) -> None:
+    alone = write(samples.check(), tmp_path / "r.html").read_text("utf-8")
+    assert "Read on" not in alone
+    write_all(tmp_path / "explained")
+    page = Page(write(samples.check(), tmp_path / "r.html").read_text("utf-8"))
+    targets = [str(a["href"]) for tag, a in page.tags if tag == "a"]
+    assert "explained/activations.html#sigmoid" in targets
+    for target in targets:
+        file, _, place = target.partition("#")
+        assert (tmp_path / file).is_file()
+        assert not place or f'id="{place}"' in (tmp_path / file).read_text("utf-8")
+
+
+@pytest.mark.parametrize("code", sorted(discovered()))
+@pytest.mark.parametrize("activation", ["sigmoid", "leaky_relu", "selu", "none", "learned"])
+def test_every_rule_links_to_places_that_there_are(samples: ModuleType, code: str, activation: str) -> None:
+    found = replace(samples.check().findings[0], code=code, cause=None)
+    trace = samples.trace(activation=activation)
+    (first, *more) = links(found, trace)
+    assert first == (f"{code} explained", f"{code}.html")
+    for words, address in more:
+        file, _, place = address.partition("#")
+        assert words
+        assert not place or f'id="{place}"' in (page_of(file.removesuffix(".html")) or "")
 
 
 def test_a_page_stays_small(samples: ModuleType) -> None:

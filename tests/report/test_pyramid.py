@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from evengrad import synthetic
 from evengrad.report import planes as module
+from evengrad.report.cells import packed
+from evengrad.report.part import part
 from evengrad.report.planes import planes
 from evengrad.report.pyramid import MAX_LAYERS, MAX_STEPS, grid, joined, pool, worst
-from evengrad.report.run import packed
 from evengrad.types import Curve, Trace
 
 
@@ -100,6 +101,35 @@ def test_planes_of_a_long_run_agree_with_pooling_the_whole(monkeypatch: pytest.M
         assert coarse.reach <= fine.reach  # beside a zero or what is not finite, a cell's other end is not kept
 
 
+@pytest.mark.parametrize(("steps", "rows"), [((0, 90), (0, 12)), ((31, 32), (0, 12)), ((0, 90), (7, 8)), ((44, 50), (3, 9))])
+def test_a_part_has_exactly_the_numbers_of_the_whole(steps: tuple[int, int], rows: tuple[int, int]) -> None:
+    trace = run(90, 12)
+    for plane in planes(trace):
+        found = part(trace, plane, steps, rows)
+        values = np.frombuffer(base64.b64decode(found["planes"][0]["values"]), "<f4")
+        np.testing.assert_array_equal(values.reshape(steps[1] - steps[0], -1), plane.values[slice(*steps), slice(*rows)])
+        assert found["box"] == {"s0": steps[0], "s1": steps[1], "l0": rows[0], "l1": rows[1]}
+        assert found["steps"] == [[s, s] for s in range(*steps)]
+
+
+def test_a_large_part_is_pooled_and_what_lies_outside_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = run(90, 12)
+    (plane, *_) = planes(trace)
+    monkeypatch.setattr("evengrad.report.pyramid.MAX_STEPS", 10)
+    monkeypatch.setattr("evengrad.report.part._AT_ONCE", 100)
+    found = part(trace, plane, (20, 10**9), (0, 10**9))
+    assert (found["box"]["s0"], found["box"]["s1"], found["box"]["l1"], len(found["steps"])) == (20, 90, 12, 10)
+    packed_sides = [found["planes"][0][side] for side in ("least", "greatest")]
+    pooled = pool(plane.values[20:], np.arange(0, 71, 7), np.arange(13))
+    for side, expected in zip(packed_sides, (pooled.least, pooled.greatest), strict=True):
+        np.testing.assert_allclose(unpacked(side).reshape(10, 12), expected, rtol=2**-10)
+    assert part(trace, plane, (500, 600), (50, 60))["box"] == {"s0": 89, "s1": 90, "l0": 11, "l1": 12}
+
+
+def unpacked(text: str) -> np.ndarray:  # type: ignore[type-arg]
+    return np.frombuffer(zlib.decompress(base64.b64decode(text), -15), np.uint8).reshape(4, -1).T.copy().view("<f4")[:, 0]
+
+
 def test_parts_put_together_are_the_whole() -> None:
     values = random_values(3, 20, 6)
     rows, steps = np.arange(7), np.arange(0, 21, 5)
@@ -111,8 +141,7 @@ def test_parts_put_together_are_the_whole() -> None:
 def test_packing_keeps_states_and_a_thousandth() -> None:
     limits = np.finfo(np.float32)
     values = np.concatenate([random_values(1, 50, 50).ravel(), np.array([limits.tiny, limits.max, 0.0, np.inf, np.nan], np.float32)])
-    raw = zlib.decompress(base64.b64decode(packed(values.astype(np.float32))), -15)
-    back = np.frombuffer(raw, np.uint8).reshape(4, -1).T.copy().view("<f4")[:, 0]
+    back = unpacked(packed(values.astype(np.float32)))
     for state in (np.isnan, np.isinf, lambda x: x == 0):
         np.testing.assert_array_equal(state(back), state(values))
     known = np.isfinite(values) & (values > 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -40,6 +42,33 @@ def test_the_list_tells_name_loss_and_findings(client: TestClient) -> None:
     assert "VAN001" not in rows["tanh"]["codes"]
     assert rows["sigmoid"]["steps"] == 30
     assert (rows["sigmoid"]["spark"][0], rows["sigmoid"]["spark"][-1]) == (1.0, 0.0)
+
+
+def test_exact_numbers_of_a_part_are_asked_for(client: TestClient, key: Key) -> None:
+    path = f"/runs/{key('sigmoid')}/part"
+    found = client.get(path, params={"signal": "gradient", "steps": "0-1", "layers": "3-5"}).json()
+    values = np.frombuffer(base64.b64decode(found["planes"][0]["values"]), "<f4")
+    np.testing.assert_allclose(values, [0.24**8, 0.24**7], rtol=1e-5)
+    assert client.get(path, params={"signal": "nonsense", "steps": "0-1", "layers": "0-1"}).status_code == 409
+    for bad in ("", "1", "a-b", "-1-2", "1-2-3", "9" * 50 + "-1"):
+        assert client.get(path, params={"signal": "gradient", "steps": bad, "layers": "0-1"}).status_code == 404
+
+
+def test_findings_lead_to_the_pages_that_explain_them(client: TestClient, key: Key) -> None:
+    page = client.get(f"/runs/{key('sigmoid')}").text
+    addresses = set(re.findall(r'href="(/rules/[^"#]+)', page))
+    assert "/rules/VAN001.html" in addresses
+    assert all(client.get(address).status_code == 200 for address in addresses)
+
+
+def test_a_large_run_says_so_before_it_is_read(store: Path, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evengrad.serve.reports._LARGE", 0)
+    app = create_app(store, token=TOKEN)
+    client = TestClient(app, base_url=BASE)  # nothing runs behind the page
+    path = f"/runs/{key('sigmoid')}"
+    assert "Reading and judging" in client.get(path).text
+    assert "VAN001" in client.get(f"{path}/article").text
+    assert "VAN001" in client.get(path).text
 
 
 def test_a_run_that_comes_later_is_listed(client: TestClient, store: Path) -> None:

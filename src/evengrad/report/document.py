@@ -11,15 +11,18 @@ from pathlib import Path
 
 from evengrad.report.markup import Markup, escape
 
+_PARTS = ("numbers", "colours", "plot", "heat", "page")  # each uses those before it
+_START = 'document.querySelectorAll(".report").forEach((one) => start(one));\n'
+
 
 def document(title: str, body: Markup, *, script: bool = True) -> str:
     """Returns the whole document; without a script its policy allows none."""
-    style, code = _resource("page.css"), _resource("page.js") if script else ""
+    style, code = resource("page.css"), program() + _START if script else ""
     allowed = f" script-src {_hash(code)};" if script else ""
     policy = f"default-src 'none'; style-src {_hash(style)};{allowed} img-src data:; base-uri 'none'; form-action 'none'"
-    block = f"<script>{code}</script>\n" if script else ""
+    block = f'<script type="module">{code}</script>\n' if script else ""
     parts = {"policy": policy, "title": escape(title), "style": style, "script": block, "body": body}
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], _resource("template.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], resource("template.html"))
 
 
 def put(page: str, path: str | Path) -> Path:
@@ -32,8 +35,14 @@ def put(page: str, path: str | Path) -> Path:
     return target
 
 
+def program() -> str:
+    """Returns the script of the pages: it defines `start(article)`, and starts nothing."""
+    return "\n".join(resource(f"{part}.js") for part in _PARTS)
+
+
 @cache
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Returns a file of the folder page/ as text."""
     return files("evengrad.report").joinpath("page", name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 

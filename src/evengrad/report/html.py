@@ -12,16 +12,19 @@ from evengrad.report.sections import article
 from evengrad.report.troubles import counted
 from evengrad.report.view import View, view
 
+EXPLAINED = "explained"  # where `evengrad explain --all -o explained` puts its pages
 
-def render(report: Report) -> str:
-    """Returns the page of one report."""
+
+def render(report: Report, *, pages: str | None = None) -> str:
+    """Returns the page of one report; `pages` is the address of the folder that `evengrad explain --all` wrote, if findings are to link."""
     shown = view(report)
-    return document(f"{shown.title} · evengrad", el("main", article(shown, report.trace, 1, level=1)))
+    return document(f"{shown.title} · evengrad", el("main", article(shown, report.trace, 1, level=1, pages=pages)))
 
 
 def write(report: Report, path: str | Path) -> Path:
-    """Writes the page of one report as UTF-8 and returns its path."""
-    return put(render(report), path)
+    """Writes the page of one report as UTF-8 and returns its path; findings link to a folder `explained` that lies beside it."""
+    beside = Path(path).parent / EXPLAINED
+    return put(render(report, pages=f"{EXPLAINED}/" if (beside / "index.html").is_file() else None), path)
 
 
 def render_many(reports: Sequence[Report], title: str) -> str:

@@ -8,13 +8,32 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from evengrad.report.pyramid import Grid, Pooled, grid, joined, pool, worst
+from evengrad.report.pyramid import Grid, Index, Pooled, grid, joined, pool, worst
 from evengrad.signals import update_ratio
 from evengrad.types import Floats, Series, Steps, Trace
 
 Bools = npt.NDArray[np.bool_]
 MAX_ROWS = 240  # bars and lines of a table that one looks through; beyond it neighbours are taken together
 _WINDOW = 2_000_000  # layers by steps that are worked on at a time: a run of any length fits
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a part of a signal has to know of the rest of the run.
+
+    Attributes:
+        ever: Rows with a finite value at some step (L,).
+        blown: Sampled steps at which something was not finite (S,).
+        recorded: Sampled steps that were looked at (S,).
+        base: What the values of a step are relative to (S,); 1 where the signal is absolute.
+        shown: Number of the sampled step whose values stand at each (S,): the last one that was looked at.
+    """
+
+    ever: Bools
+    blown: Bools
+    recorded: Bools
+    base: Series
+    shown: Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +51,7 @@ class Plane:
         high: What the warm side means.
         pooled: Smallest and largest value of each cell, and counts by layer.
         values: float32 (steps, rows), the worst of each cell; 0 is exactly zero, infinite is not finite, NaN was not seen.
+        whole: What `exactly` needs to work out a part of it.
     """
 
     key: str
@@ -40,6 +60,7 @@ class Plane:
     scale: str
     pooled: Pooled
     values: Floats
+    whole: Whole
     centre: float = 0.0
     reach: float = 2.0
     low: str = "weaker"
@@ -48,24 +69,24 @@ class Plane:
 
 @dataclass(frozen=True, kw_only=True)
 class _Signal:
-    """How one plane is made: `of` takes a part of the trace, and which layers were finite at some step of the whole."""
+    """How one plane is made: `raw` takes columns to values, each by itself; `last` names the row that they are relative to, if any."""
 
     key: str
     title: str
     unit: str
     scale: str
     needs: tuple[str, ...]
-    of: Callable[[Trace, Bools], Floats]
+    raw: Callable[[Trace], Floats]
+    last: bool | None = None
+    hidden: Callable[[Trace], Bools] | None = None
     centre: float = 0.0
     low: str = "weaker"
     high: str = "stronger"
     holds: bool = True
 
 
-def _updates(trace: Trace, ever: Bools) -> Floats:
-    out = marked(trace, _float32(update_ratio(trace)), ever=ever)
-    out[trace.column("weight_norm") == 0] = np.nan  # a ratio to nothing says nothing
-    return out
+def _column(name: str) -> Callable[[Trace], Floats]:
+    return lambda trace: trace.column(name)
 
 
 SIGNALS = (
@@ -75,7 +96,8 @@ SIGNALS = (
         unit=" of the last layer",
         scale="log",
         needs=("grad_out_norm",),
-        of=lambda trace, ever: relative(trace, "grad_out_norm", last=True, ever=ever),
+        raw=_column("grad_out_norm"),
+        last=True,
         low="weaker than the last layer",
     ),
     _Signal(
@@ -84,7 +106,8 @@ SIGNALS = (
         unit=" of the first layer",
         scale="log",
         needs=("out_spread",),
-        of=lambda trace, ever: relative(trace, "out_spread", last=False, ever=ever),
+        raw=_column("out_spread"),
+        last=False,
         low="weaker than the first layer",
     ),
     _Signal(
@@ -93,7 +116,8 @@ SIGNALS = (
         unit=" of the weight",
         scale="log",
         needs=("update_norm", "weight_norm"),
-        of=_updates,
+        raw=lambda trace: _float32(update_ratio(trace)),
+        hidden=lambda trace: trace.column("weight_norm") == 0,  # a ratio to nothing says nothing
         centre=-3.0,  # the usual target of a healthy update, 1e-3 of the weight
         low="smaller than 0.001",
         high="larger",
@@ -106,7 +130,7 @@ SIGNALS = (
             unit=unit,
             scale="fraction",
             needs=(column,),
-            of=lambda trace, ever, column=column: marked(trace, trace.column(column), ever=ever),  # type: ignore[misc]
+            raw=_column(column),
             low="none",
             high="all",
         )
@@ -125,27 +149,76 @@ def planes(trace: Trace) -> tuple[Plane, ...]:
     return tuple(_stretched(p) for p in made if p is not None)
 
 
+def alike(before: tuple[Plane, ...], after: tuple[Plane, ...]) -> tuple[tuple[Plane, ...], tuple[Plane, ...]]:
+    """Gives the planes of two runs one scale of colours each."""
+    reach = {key: max(p.reach for p in (*before, *after) if p.key == key) for key in {p.key for p in (*before, *after)}}
+    one, other = (tuple(replace(p, reach=reach[p.key]) for p in side) for side in (before, after))
+    return one, other
+
+
 def _plane(trace: Trace, size: Grid, signal: _Signal) -> Plane | None:
     if not len(trace.steps) or not trace.layers:
         return None
-    pooled = joined([pool(values, size.within(start, stop), size.rows) for start, stop, values in _windows(trace, size, signal)])
+    wholes, parts = [], []
+    for start, stop, values, whole in _windows(trace, size, signal):
+        parts.append(pool(values, size.within(start, stop), size.rows))
+        wholes.append(whole)
+    pooled = joined(parts)
     if np.isnan(pooled.least).all():
         return None
+    own = (np.concatenate([getattr(w, name) for w in wholes]) for name in ("blown", "recorded", "base", "shown"))
     names = ("key", "title", "unit", "scale", "centre", "low", "high")
     fields = {name: getattr(signal, name) for name in names}
-    return Plane(**fields, pooled=pooled, values=worst(pooled, None if signal.scale == "fraction" else signal.centre))
+    values = worst(pooled, None if signal.scale == "fraction" else signal.centre)
+    return Plane(**fields, pooled=pooled, values=values, whole=Whole(wholes[0].ever, *own))
 
 
-def _windows(trace: Trace, size: Grid, signal: _Signal) -> Iterator[tuple[int, int, Floats]]:
+def _windows(trace: Trace, size: Grid, signal: _Signal) -> Iterator[tuple[int, int, Floats, Whole]]:
     """Yields the signal of some steps after the other, so that what is in between never has the size of the run."""
     ever = _ever(trace, signal.needs)
-    before: Floats | None = None
+    before, seen_last = None, 0
     for start, stop in size.windows(max(1, _WINDOW // max(1, len(trace.layers)))):
-        values = signal.of(between(trace, start, stop), ever)
+        values, whole = _worked_out(between(trace, start, stop), signal, ever)
+        shown = np.arange(start, stop)
         if signal.holds:
+            shown = np.maximum.accumulate(np.where(np.isnan(values).all(1), seen_last, shown))
+            seen_last = int(shown[-1])
             values = held(values, before)
             before = values[-1]
-        yield start, stop, values
+        yield start, stop, values, replace(whole, shown=shown)
+
+
+def _worked_out(trace: Trace, signal: _Signal, ever: Bools) -> tuple[Floats, Whole]:
+    """Returns the signal of whole steps (S, L), and what a part of them would have to know."""
+    raw = signal.raw(trace)
+    blown = _blown(trace) | np.isinf(raw).any(1)
+    recorded = blown | np.isfinite(raw).any(1)
+    values = _told(raw, ever, blown, recorded, deep_mask(trace))
+    base = np.ones(len(raw)) if signal.last is None else _base(values, deep_mask(trace), last=signal.last)
+    whole = Whole(ever, blown, recorded, base, np.arange(len(raw)))
+    return _finished(values, base, signal, trace), whole
+
+
+def _finished(values: Floats, base: Series, signal: _Signal, trace: Trace) -> Floats:
+    out = values if signal.last is None else _ratios(values, base)
+    if signal.hidden is not None:
+        out[signal.hidden(trace)] = np.nan
+    return out
+
+
+def exactly(trace: Trace, plane: Plane, steps: slice, rows: slice) -> Floats:
+    """Returns the signal of a part of the run (s, r), every number as it is; of sampled steps, by their numbers, and rows."""
+    signal, whole = next(s for s in SIGNALS if s.key == plane.key), plane.whole
+    index = whole.shown[steps]  # what stands there was seen there or before
+    part = replace(
+        trace,
+        layers=trace.layers[rows],
+        steps=trace.steps[index],
+        columns={name: trace.column(name)[:, rows][index] for name in signal.needs},
+        planes={},
+    )
+    values = _told(signal.raw(part), whole.ever[rows], whole.blown[index], whole.recorded[index], deep_mask(trace)[rows])
+    return _finished(values, whole.base[index], signal, part)
 
 
 def between(trace: Trace, start: int, stop: int) -> Trace:
@@ -174,14 +247,24 @@ def deep_mask(trace: Trace) -> Bools:
 
 def relative(trace: Trace, column: str, *, last: bool, ever: Bools | None = None) -> Floats:
     """Returns (S, L) values relative to the last (or first) deep row of the same step that is finite and above zero."""
-    values = marked(trace, trace.column(column), ever=ever).astype(np.float64)
-    usable = np.isfinite(values) & (values > 0) & deep_mask(trace)
+    values = marked(trace, trace.column(column), ever=ever)
+    return _ratios(values, _base(values, deep_mask(trace), last=last))
+
+
+def _base(values: Floats, deep: Bools, *, last: bool) -> Series:
+    """Returns the last (or first) value of each step (S,) that is finite and above zero, of the deep rows; NaN where there is none."""
+    usable = np.isfinite(values) & (values > 0) & deep
+    if not usable.shape[1]:
+        return np.ones(len(values))
     order = usable[:, ::-1] if last else usable
-    index = np.argmax(order, 1) if usable.shape[1] else np.zeros(len(values), np.int64)
+    index = np.argmax(order, 1)
     index = usable.shape[1] - 1 - index if last else index
-    base = np.where(usable.any(1), values[np.arange(len(values)), index], np.nan) if usable.shape[1] else np.ones(len(values))
+    return np.where(usable.any(1), values[np.arange(len(values)), index].astype(np.float64), np.nan)
+
+
+def _ratios(values: Floats, base: Series) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):
-        ratio = values / base[:, None]
+        ratio = values.astype(np.float64) / base[:, None]
     ratio[np.isinf(values)] = np.inf
     ratio[values == 0] = 0.0
     return _float32(ratio)
@@ -208,11 +291,15 @@ def marked(trace: Trace, column: Floats, *, ever: Bools | None = None) -> Floats
     A NaN is a value where the row was finite at another step, or where the step itself blew up; otherwise the row was not seen.
     A step without any value was not looked at. `ever` tells which rows (L,) were finite at some step of the whole run, for a part of it.
     """
-    finite, infinite = np.isfinite(column), np.isinf(column)
-    blown = _blown(trace) | infinite.any(1)  # (S,)
-    recorded = blown | finite.any(1)
-    value = ((finite.any(0) if ever is None else ever) & recorded[:, None]) | (blown[:, None] & deep_mask(trace))
-    out: Floats = np.where((np.isnan(column) & value) | infinite, np.float32(np.inf), column)
+    finite: Bools = np.isfinite(column)
+    blown = _blown(trace) | np.isinf(column).any(1)  # (S,)
+    known: Bools = np.asarray(finite.any(0)) if ever is None else ever
+    return _told(column, known, blown, blown | finite.any(1), deep_mask(trace))
+
+
+def _told(column: Floats, ever: Bools, blown: Bools, recorded: Bools, deep: Bools) -> Floats:
+    value = (ever & recorded[:, None]) | (blown[:, None] & deep)
+    out: Floats = np.where((np.isnan(column) & value) | np.isinf(column), np.float32(np.inf), column)
     return out
 
 

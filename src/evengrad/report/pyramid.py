@@ -28,7 +28,7 @@ class Grid:
 
     def windows(self, most: int) -> Iterator[tuple[int, int]]:
         """Yields (first, end) sampled steps of windows of whole cells, of about `most` steps each."""
-        start = 0
+        start = int(self.steps[0])
         for end in self.steps[1:]:
             if end - start >= most or end == self.steps[-1]:
                 yield start, int(end)
@@ -61,6 +61,11 @@ class Pooled:
 def grid(steps: int, rows: int) -> Grid:
     """Returns the grid for a run of so many sampled steps and layers; the cells of one grid differ by one step or layer at most."""
     return Grid(_bounds(steps, MAX_STEPS), _bounds(rows, MAX_LAYERS))
+
+
+def window(steps: slice, rows: slice) -> Grid:
+    """Returns the grid for a part of a run; its bounds count from the start of the run."""
+    return Grid(steps.start + _bounds(steps.stop - steps.start, MAX_STEPS), rows.start + _bounds(rows.stop - rows.start, MAX_LAYERS))
 
 
 def pool(values: Floats, steps: Index, rows: Index) -> Pooled:

@@ -15,16 +15,25 @@ from evengrad.report.view import Idea, PatchLine, Verdict, View, patch_lines
 from evengrad.types import Trace
 
 
-def article(shown: View, trace: Trace | None, number: int, *, level: int) -> Markup:
-    """Builds one report; `level` is the level of its own heading, `number` makes ids unique on a page of several."""
+def article(shown: View, trace: Trace | None, number: int, *, level: int, pages: str | None = None) -> Markup:
+    """Builds one report.
+
+    Args:
+        shown: What it says.
+        trace: The measurements before any change.
+        number: Makes ids unique on a page of several.
+        level: Level of its own heading.
+        pages: Address of the folder with the pages of `evengrad explain --all`, to which findings link; None without such pages.
+    """
+    happened = "Over the run" if shown.after is None else "Over the run, before and after"
     several = trace is not None and len(trace.steps) > 1
     parts = [
         el("header", el(f"h{level}", shown.title, class_="title"), el("p", " · ".join(shown.meta), class_="meta")),
         _verdict(shown.verdict),
         _section("Gradient that reaches each layer, relative to the last", _profile(shown.profile), level) if shown.profile else None,
-        _section("Over the run", over_the_run(shown, trace), level) if trace is not None and (several or shown.curves) else None,
+        _section(happened, over_the_run(shown, trace), level) if trace is not None and (several or shown.curves) else None,
         _section("Layer by layer", layer_table(shown, trace), level) if trace is not None and shown.planes and not several else None,
-        _section("Findings", el("div", *map(_finding, shown.findings), class_="card"), level) if shown.findings else None,
+        _section("Findings", el("div", *(_finding(f, pages) for f in shown.findings), class_="card"), level) if shown.findings else None,
         _section("What happened on the way", _happened(shown.happened), level) if shown.happened else None,
         _section(_trials_title(shown.trials), _trials(shown.trials), level) if shown.trials else None,
         _section("Worth trying", el("div", *map(_idea, shown.ideas), class_="card"), level) if shown.ideas else None,
@@ -73,7 +82,7 @@ def _profile(profile: Profile) -> Markup:
     return el("div", *blocks, ends, legend, table, class_="card")
 
 
-def _finding(finding: FindingView) -> Markup:
+def _finding(finding: FindingView, pages: str | None) -> Markup:
     head = el("div", el("div", finding.severity.upper(), class_="sev"), el("div", finding.code, class_="code"))
     lines = [el("div", e) for e in finding.evidence]
     places = el("div", f"where: {finding.where}") if finding.where else None
@@ -86,8 +95,14 @@ def _finding(finding: FindingView) -> Markup:
     brings = join(el("p", el("b", "What follows from it"), class_="why"), el("ul", *effects, class_="why")) if effects else None
     meaning = summary(finding.code)
     lesson = el("details", el("summary", f"What {finding.code} means, sick and healthy"), meaning) if meaning else None
-    told = el("div", el("div", prose(finding.message)), numbers, why, also, brings, lesson)
+    told = el("div", el("div", prose(finding.message)), numbers, why, also, brings, lesson, _read_on(finding, pages))
     return el("div", head, told, class_=f"finding {finding.severity}")
+
+
+def _read_on(finding: FindingView, pages: str | None) -> Markup | None:
+    if pages is None or not finding.links:
+        return None
+    return el("p", "Read on: ", *(el("a", words, href=f"{pages}{address}") for words, address in finding.links), class_="read-on")
 
 
 def _happened(groups: tuple[Happenings, ...]) -> Markup:

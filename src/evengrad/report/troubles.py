@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from evengrad.report import wording
+from evengrad.report.explained.links import Link, links
 from evengrad.report.numbers import plural, quantity
 from evengrad.report.report import Report
 from evengrad.types import Evidence, Finding, Intervention
@@ -28,6 +29,7 @@ class FindingView:
         attempt: The first change to try, or "".
         also: Other changes that restore the signal, each with the value it reaches.
         brings: Findings that follow from this one: `ACT002 the message`, strongest first.
+        links: Where to read on, among the pages of `evengrad explain --all`: words and address.
     """
 
     severity: str
@@ -41,6 +43,7 @@ class FindingView:
     attempt: str
     also: tuple[str, ...]
     brings: tuple[str, ...]
+    links: tuple[Link, ...]
 
 
 def finding_views(report: Report) -> tuple[FindingView, ...]:
@@ -97,6 +100,7 @@ def _block(report: Report, finding: Finding) -> FindingView:
         attempt=wording.arrows(first.summary or wording.change_label(first)) if first is not None and not report.outcomes else "",
         also=tuple(f"{wording.change_label(i.proposal)} ({_short(i)})" for i in also),
         brings=tuple(f"{f.code} {f.message}" for f in report.findings if f.effect_of == finding.code),
+        links=links(finding, report.trace),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from evengrad.report import wording
 from evengrad.report.events import Happenings, happenings
 from evengrad.report.numbers import number, percent, plural, quantity, seconds
-from evengrad.report.planes import Plane, planes
+from evengrad.report.planes import Plane, alike, planes
 from evengrad.report.profile import Profile, gradient_word, layer_count, profile
 from evengrad.report.report import Report
 from evengrad.report.trials import Trials, score, trials
@@ -59,6 +59,9 @@ class View:
     profile: Profile | None
     planes: tuple[Plane, ...]
     curves: dict[str, Curve]
+    after: Trace | None  # measured with the changes, if over several steps as before
+    planes_after: tuple[Plane, ...]
+    curves_after: dict[str, Curve]
     findings: tuple[FindingView, ...]
     happened: tuple[Happenings, ...]
     trainability: str
@@ -72,14 +75,20 @@ class View:
 
 def view(report: Report) -> View:
     """Works out what a report shows."""
+    before = planes(report.trace) if report.trace is not None else ()
+    after = report.after if report.after is not None and len(report.after.steps) > 1 and before else None
+    before, later = alike(before, planes(after)) if after is not None else (before, ())
     return View(
         title=report.run.name or report.run.model,
         header=", ".join(_header(report)),
         meta=_meta(report),
         verdict=_verdict(report),
         profile=profile(report),
-        planes=planes(report.trace) if report.trace is not None else (),
+        planes=before,
         curves=dict(report.trace.curves) if report.trace is not None else {},
+        after=after if later else None,
+        planes_after=later,
+        curves_after=dict(after.curves) if after is not None and later else {},
         findings=finding_views(report),
         happened=happenings(report.trace),
         trainability=_trainability(report),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from evengrad.errors import InputError
+from evengrad.errors import EvengradError, InputError
+from evengrad.report.document import program, resource
 from evengrad.report.html import render
 from evengrad.serve.compare_page import compare_page
 from evengrad.serve.frame import page, trouble
@@ -32,15 +33,18 @@ from evengrad.serve.studies import finished, rows_of
 from evengrad.serve.studies_page import studies_page, study_page
 from evengrad.serve.summaries import Summaries
 
-_STATIC = {  # name in an address -> package, file, type: nothing else can be asked for
-    "report.css": ("evengrad.report.page", "page.css", "text/css"),
-    "report.js": ("evengrad.report.page", "page.js", "text/javascript"),
-    "serve.css": ("evengrad.serve.static", "serve.css", "text/css"),
-    "icon.svg": ("evengrad.serve.static", "icon.svg", "image/svg+xml"),
-    **{
-        f"{name}.js": ("evengrad.serve.static", f"{name}.js", "text/javascript")
-        for name in ("charts", "compare", "play", "run", "runs", "talk")
-    },
+
+@cache
+def _own(name: str) -> str:
+    return files("evengrad.serve").joinpath("static", name).read_text(encoding="utf-8")
+
+
+_STATIC: dict[str, tuple[Callable[[], str], str]] = {  # name in an address -> what it is: nothing else can be asked for
+    "report.css": (lambda: resource("page.css"), "text/css"),
+    "report.js": (lambda: f"{program()}\nexport {{ start }};\n", "text/javascript"),
+    "serve.css": (partial(_own, "serve.css"), "text/css"),
+    "icon.svg": (partial(_own, "icon.svg"), "image/svg+xml"),
+    **{f"{name}.js": (partial(_own, f"{name}.js"), "text/javascript") for name in ("charts", "compare", "play", "run", "runs", "talk")},
 }
 
 
@@ -67,6 +71,7 @@ def create_app(store: Path, *, token: str, host: str = "127.0.0.1", leaving: Cal
         Route("/api/runs", place.list),
         Route("/runs/{key}", place.run),
         Route("/runs/{key}/article", place.article),
+        Route("/runs/{key}/part", place.part),
         Route("/runs/{key}/events", place.events),
         Route("/runs/{key}/report.html", place.download_page),
         Route("/runs/{key}/report.json", place.download_json),
@@ -94,7 +99,7 @@ class Place:
 
     def __init__(self, store: Path, token: str, leaving: Callable[[], bool]) -> None:
         self._shelf, self._token, self._reports, self._leaving = Shelf(store), token, Reports(), leaving
-        self.summaries, self.desk = Summaries(self._shelf), Desk(leaving)
+        self.summaries, self.desk = Summaries(self._shelf, self._reports), Desk(leaving)
 
     async def runs(self, _: Request) -> Response:
         """The page of the list."""
@@ -110,7 +115,8 @@ class Place:
 
         def shown() -> str:
             try:
-                return run_page(entry, self._reports.of(entry, salvage=salvage))
+                waiting = not salvage and self._reports.takes_long(entry)
+                return run_page(entry, None if waiting else self._reports.of(entry, salvage=salvage))
             except InputError as error:
                 return broken_page(entry, str(error), salvage=salvage)
 
@@ -119,6 +125,14 @@ class Place:
     async def article(self, request: Request) -> Response:
         """One run's report alone, for a page that follows it."""
         return await self._of(self._entry(request), lambda entry: HTMLResponse(self._reports.of(entry).article))
+
+    async def part(self, request: Request) -> Response:
+        """Exact numbers of a part of a run."""
+        asked = request.query_params
+        steps, layers = (_range(asked.get(name, "")) for name in ("steps", "layers"))
+        return await self._of(
+            self._entry(request), lambda entry: JSONResponse(self._reports.of(entry).part(asked.get("signal", ""), steps, layers))
+        )
 
     async def download_page(self, request: Request) -> Response:
         """One run's report as the file that `evengrad report -o` writes."""
@@ -198,12 +212,12 @@ class Place:
     async def _of(self, entry: Entry, make: Callable[[Entry], Response]) -> Response:
         try:
             return await run_in_threadpool(make, entry)
-        except InputError as error:
+        except EvengradError as error:
             return PlainTextResponse(str(error), 409)
 
 
 class _Gone(Exception):  # noqa: N818  # no error of ours: the page says it
-    """A run that is not, or no longer, in the folder."""
+    """A run that is not, or no longer, in the folder, or a part of it that nobody can mean."""
 
 
 async def _missing(_: Request, __: Exception) -> Response:
@@ -223,13 +237,14 @@ async def _static(request: Request) -> Response:
     found = _STATIC.get(request.path_params["name"])
     if found is None:
         return _gone("file", "this name")
-    return Response(_resource(*found[:2]), media_type=found[2], headers={"cache-control": "no-cache"})
+    return Response(found[0](), media_type=found[1], headers={"cache-control": "no-cache"})
 
 
-@cache
-def _resource(package: str, name: str) -> bytes:
-    root, _, folder = package.rpartition(".")
-    return files(root).joinpath(folder, name).read_bytes()
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and len(text) < 40):
+        raise _Gone
+    return int(first), int(last)
 
 
 def _file(entry: Entry, ending: str, kind: str, content: str) -> Response:

@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 
 from evengrad.serve.shelf import Entry, Shelf
 
-POLL = 0.2  # seconds between two looks at a file's size and time
+POLL = 0.1  # seconds between two looks at a file's size and time
 _ALIVE = 15.0  # seconds after which a silent line says that it is still there
 
 

@@ -37,8 +37,8 @@ def runs_page(folder: str, token: str) -> str:
     return page("Runs", body, place="runs", scripts=("runs.js",), token=token)
 
 
-def run_page(entry: Entry, shown: Shown) -> str:
-    """Returns a run's report as a page that follows the run while it is written."""
+def run_page(entry: Entry, shown: Shown | None) -> str:
+    """Returns a run's report as a page that follows the run while it is written; None is a report that the page is to ask for."""
     bar = el(
         "div",
         el("span", el("i", class_="pulse"), el("b", "", id="state", role="status"), class_="state"),
@@ -47,10 +47,14 @@ def run_page(entry: Entry, shown: Shown) -> str:
         el("a", "Download JSON", href=f"/runs/{entry.id}/report.json"),
         class_="bar",
     )
-    follow = el(
-        "div", Markup(shown.article), id="follow", data_id=entry.id, data_stamp=entry.stamp, data_live="yes" if entry.live else "no"
+    size = entry.version[0] / 2**20
+    wait = join(
+        el("h1", entry.path.stem), el("p", f"Reading and judging {size:,.0f} MB. This takes a moment.", class_="meta", role="status")
     )
-    return page(shown.report.run.name or entry.path.stem, join(bar, follow), place="runs", scripts=("run.js",))
+    article = wait if shown is None else Markup(shown.article)
+    follow = el("div", article, id="follow", data_id=entry.id, data_stamp=entry.stamp, data_live="yes" if entry.live else "no")
+    name = entry.path.stem if shown is None else shown.report.run.name
+    return page(name or entry.path.stem, join(bar, follow), place="runs", scripts=("run.js",))
 
 
 def broken_page(entry: Entry, message: str, *, salvage: bool) -> str:

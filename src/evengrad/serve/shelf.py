@@ -36,8 +36,8 @@ class Entry:
 
     @property
     def stamp(self) -> str:
-        """The version as text, for a client to compare."""
-        return "-".join(map(str, self.version))
+        """The version as text, for a client to compare; a run that stands still is judged anew."""
+        return "-".join(map(str, (*self.version, int(self.live))))
 
 
 class Shelf:

@@ -15,6 +15,7 @@ from evengrad.errors import InputError
 from evengrad.judge import chosen_rules, report_of
 from evengrad.report.numbers import number
 from evengrad.report.view import steps_taken
+from evengrad.serve.reports import Reports
 from evengrad.serve.shelf import Entry, Shelf, Version
 from evengrad.store import read_run
 from evengrad.store.opening import opened
@@ -23,6 +24,7 @@ from evengrad.types import SEVERITIES, Curve
 
 _POINTS = 32  # of a sparkline
 _REST = 0.5  # seconds between two looks at the folder
+_LIVE, _SPARING = 1.0, 10.0  # seconds between two summaries of a run that is being written; times that they take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +55,17 @@ class Summary:
 
 
 class Summaries:
-    """Keeps a summary of each version of each run; a thread of its own reads and judges."""
+    """Keeps a summary of each version of each run; a thread of its own reads and judges.
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    Args:
+        shelf: The folder.
+        reports: Where a run that takes long is read and judged, so that its page does not do it again.
+    """
+
+    def __init__(self, shelf: Shelf, reports: Reports) -> None:
+        self._shelf, self._reports = shelf, reports
         self._known: dict[str, tuple[Version, Summary]] = {}
+        self._after: dict[str, float] = {}  # when a run that is being written is to be looked at again
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -84,28 +92,38 @@ class Summaries:
             summary = Summary(name=entry.path.stem, created=entry.version[1] / 1e9)
         return {"id": entry.id, "file": entry.path.name, "live": entry.live, "fresh": version == entry.version, **vars(summary)}
 
+    def _due(self, entry: Entry) -> bool:
+        """Whether there is something new; a run that is written four times a second is judged for the list now and then."""
+        if self._known.get(entry.id, (None,))[0] == entry.version:
+            return False
+        return not entry.live or time.monotonic() >= self._after.get(entry.id, 0.0)
+
     def _run(self) -> None:
         while not self._stop.is_set():
             entries = self._shelf.entries()
             for entry in sorted(entries.values(), key=lambda e: -e.version[1]):
-                if self._known.get(entry.id, (None,))[0] != entry.version:
-                    self._known[entry.id] = entry.version, summary_of(entry)
+                if self._due(entry):
+                    began = time.monotonic()
+                    self._known[entry.id] = entry.version, summary_of(entry, self._reports)
+                    self._after[entry.id] = time.monotonic() + max(_LIVE, _SPARING * (time.monotonic() - began))
                     time.sleep(0.002)  # requests come first
                 if self._stop.is_set():
                     return
             for gone in self._known.keys() - entries.keys():
                 del self._known[gone]
+                self._after.pop(gone, None)
             self._stop.wait(_REST)
 
 
-def summary_of(entry: Entry) -> Summary:
+def summary_of(entry: Entry, reports: Reports) -> Summary:
     """Reads and judges a run; whatever is wrong with the file is told, never raised."""
     bare = Summary(name=entry.path.stem, created=entry.version[1] / 1e9)
     try:
         about = _about(entry)
         bare = replace(bare, name=_text(about.get("name"), bare.name), created=_moment(about.get("created"), bare.created))
-        trace = read_run(entry.path)
-        report = report_of(trace, chosen_rules())
+        large = reports.takes_long(entry)
+        report = reports.of(entry).report if large else report_of(read_run(entry.path), chosen_rules())
+        trace = report.trace or read_run(entry.path)
     except InputError as error:
         return replace(bare, trouble=str(error).replace(str(entry.path.parent), "").replace("'/", "'"))
     except Exception as error:  # a foreign file can hold anything that has the right checksums

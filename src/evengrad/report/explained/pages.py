@@ -11,6 +11,7 @@ from evengrad.report.document import document, put
 from evengrad.report.explained.activations import ACTIVATIONS, activation
 from evengrad.report.explained.charts import Axes, Line, chart, pair_axes
 from evengrad.report.explained.initialisers import DEPTH, DRAWN, INITIALISERS, Initialiser, by_depth
+from evengrad.report.explained.links import about, anchor
 from evengrad.report.explained.rules import Meaning, cause_words, known, meaning
 from evengrad.report.markup import Markup, el, join, prose
 from evengrad.report.numbers import factor, number
@@ -29,8 +30,6 @@ _FAMILIES = {
     "GEN": "Generalisation",
 }
 _LOOKS = ("one", "two", "three", "four", "five")
-_ABOUT_ACTIVATIONS = {"bad_hidden_activation", "init_activation_mismatch"}
-_ABOUT_INITIALISERS = {"bad_init_large", "bad_init_small", "init_activation_mismatch"}
 
 
 def names() -> tuple[str, ...]:
@@ -116,7 +115,7 @@ def initialiser_card(initialiser: Initialiser) -> Markup:
         depth = np.arange(1.0, DEPTH + 1)
         lines = [Line(name=f.activation, look=look, x=depth, y=v) for f, look, v in zip(found, _LOOKS, shown, strict=True)]
         charts.append(el("div", el("p", title, class_="note"), chart(f"{initialiser.name}: {title}", lines, axes)))
-    about = el("p", el("b", f"variance {initialiser.formula}"), f" · {initialiser.made_for}", class_="note")
+    told = el("p", el("b", f"variance {initialiser.formula}"), f" · {initialiser.made_for}", class_="note")
     head = el(
         "tr",
         *(
@@ -134,7 +133,7 @@ def initialiser_card(initialiser: Initialiser) -> Markup:
         for f in found
     ]
     table = el("details", el("summary", "As a table"), el("table", el("thead", head), el("tbody", *rows)))
-    return el("div", about, el("div", *charts, class_="pair-of-charts"), table)
+    return el("div", told, el("div", *charts, class_="pair-of-charts"), table)
 
 
 def _stretch(x: Series, start: float, end: float) -> str:
@@ -145,15 +144,11 @@ def _stretch(x: Series, start: float, end: float) -> str:
 
 
 def _sections(build: Callable[[str], Markup], of: Iterable[str], class_: str | None = None) -> list[Markup]:
-    return [el("div", *(_section(name.replace("_", " "), build(name), anchor=_anchor(name)) for name in of), class_=class_)]
+    return [el("div", *(_section(name.replace("_", " "), build(name), key=anchor(name)) for name in of), class_=class_)]
 
 
-def _anchor(name: str) -> str:
-    return name.replace(", ", "-").replace(" ", "-").replace("_", "-")
-
-
-def _section(title: str, *body: Markup | None, anchor: str | None = None) -> Markup:
-    return el("section", el("h2", title, class_="head"), el("div", *body, class_="card lesson"), id=anchor)
+def _section(title: str, *body: Markup | None, key: str | None = None) -> Markup:
+    return el("section", el("h2", title, class_="head"), el("div", *body, class_="card lesson"), id=key)
 
 
 def _rule(found: Meaning, *, linked: bool) -> list[Markup]:
@@ -182,9 +177,8 @@ def _rule(found: Meaning, *, linked: bool) -> list[Markup]:
 
 def _related(found: Meaning, *, linked: bool) -> list[Markup]:
     """Pictures of activations and initialisers, where those can be the cause."""
-    about = set(found.causes) | ({"bad_hidden_activation"} if found.code.startswith("ACT") else set())
-    kinds = [("activations", "Activations", _ABOUT_ACTIVATIONS), ("initialisers", "Initialisers", _ABOUT_INITIALISERS)]
-    wanted = [(name, title) for name, title, words in kinds if about & words]
+    kinds = (("activations", "Activations"), ("initialisers", "Initialisers"))
+    wanted = [kind for kind, concerned in zip(kinds, about(found.code, None), strict=True) if concerned]
     if linked:
         links = [el("li", el("a", f"{title}, drawn", href=f"{name}.html")) for name, title in wanted]
         return [_section("See also", el("ul", *links))] if links else []

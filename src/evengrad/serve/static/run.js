@@ -1,59 +1,52 @@
-/* One run: its report, renewed whenever the run was written to; tabs, tables and place on the page stay as they were. */
+/* One run: its report, renewed whenever the run was written to. Only what changed is put in its place; what was chosen stays chosen. */
 
+import { start } from "/static/report.js";
 import { find } from "/static/talk.js";
 
-const follow = find("#follow"), state = find("#state"), bar = find(".bar");
-let shown = follow.dataset.stamp, latest = shown, busy = true, touched = -1e9, unpacking = null, release = new AbortController();
+const follow = find("#follow"), state = find("#state"), bar = find(".bar"), base = `/runs/${follow.dataset.id}`;
+const article = () => follow.querySelector(".report");
+let shown = follow.dataset.stamp, latest = shown, busy = true, touched = -1e9, release = null, report = null;
 
-/** Waits until the picture's key is written: the script unpacks the picture meanwhile, and must find it in its place. */
-const painted = () => new Promise((done) => {
-  const key = follow.querySelector(".legend.key");
-  if (!key) { done(); return; }
-  const watch = new MutationObserver(() => { watch.disconnect(); done(); });
-  watch.observe(key, { childList: true });
-  setTimeout(() => { watch.disconnect(); done(); }, 8000);
-});
+/** Asks for the exact numbers of a part of the run. */
+const exact = async (signal, { s0, s1, l0, l1 }) => {
+  const asked = new URLSearchParams({ signal, steps: `${s0}-${s1}`, layers: `${l0}-${l1}` });
+  const answer = await fetch(`${base}/part?${asked}`);
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+};
 
-/** Runs the report's own script on what is there now; its listeners on the window end with the next one. */
-const enliven = () => new Promise((done) => {
-  release.abort();
+/** Lets the report on the page answer; what an earlier version listened to ends. */
+const enliven = async (was = null) => {
+  release?.abort();
   release = new AbortController();
-  const { signal } = release, add = window.addEventListener, match = window.matchMedia;
-  const canvas = follow.querySelector("canvas.heat");
-  const visible = (call) => (event) => { if (!canvas || canvas.clientWidth) call(event); }; /* what is not laid out cannot be drawn */
-  window.addEventListener = (type, call, options) => add.call(window, type, visible(call), { ...options, signal });
-  window.matchMedia = (query) => {
-    const found = match.call(window, query), own = found.addEventListener.bind(found);
-    found.addEventListener = (type, call) => own(type, call, { signal });
-    return found;
-  };
-  const script = document.createElement("script");
-  script.src = "/static/report.js";
-  const over = () => { window.addEventListener = add; window.matchMedia = match; script.remove(); done(); };
-  const ready = painted();
-  script.onload = () => ready.then(over);
-  script.onerror = over;
-  document.body.append(script);
-});
+  report = start(article(), { exact, signal: release.signal, state: was });
+  await report.ready;
+};
 
-const kept = () => ({
-  tabs: [...follow.querySelectorAll('[role="tab"][aria-selected="true"]')].map((tab) => [tab.parentElement.className, tab.dataset.key]),
-  open: [...follow.querySelectorAll("details")].map((one) => one.open),
-  focus: document.activeElement?.dataset?.key,
-  at: scrollY,
-});
+/* Parts of the report by their headings; the two above them by their place. */
+const parts = (root) => new Map([...root.children].map((part, i) => [part.querySelector(":scope > .head")?.textContent ?? String(i), part]));
+const sources = (root) => new Map([...parts(root)].map(([key, part]) => [key, part.outerHTML]));
+let known = new Map();
 
-const restore = async (was) => {
-  follow.querySelectorAll("details").forEach((one, i) => { one.open = was.open[i] ?? false; });
-  for (const [list, key] of was.tabs) {
-    const tab = [...follow.querySelectorAll('[role="tab"]')].find((one) => one.parentElement.className === list && one.dataset.key === key);
-    if (!tab || tab.getAttribute("aria-selected") === "true") continue;
-    const after = list.includes("planes") ? painted() : null;
-    tab.click();
-    await after;
-  }
-  if (was.focus) [...follow.querySelectorAll("[data-key]")].find((one) => one.dataset.key === was.focus)?.focus({ preventScroll: true });
-  scrollTo({ top: was.at, behavior: "instant" });
+/** Puts the parts that changed in their places; true if one of them has the pictures. */
+const put = (made) => {
+  const fresh = parts(made), written = sources(made), old = parts(article());
+  let pictures = false;
+  const next = [...fresh].map(([key, part]) => {
+    const held = old.get(key);
+    if (held && known.get(key) === written.get(key)) return held;
+    if (held) part.querySelectorAll("details").forEach((one, i) => { one.open = held.querySelectorAll("details")[i]?.open ?? false; });
+    pictures ||= Boolean(part.querySelector("script.data") || held?.querySelector("script.data"));
+    return part;
+  });
+  const focus = document.activeElement, [kind, name] = [focus?.closest(".tabs")?.className, focus?.dataset?.key], onMap = focus?.matches?.("canvas.heat");
+  next.forEach((part, i) => { if (article().children[i] !== part) article().insertBefore(part, article().children[i] ?? null); });
+  [...article().children].slice(next.length).forEach((part) => part.remove());
+  known = written;
+  return { pictures, refocus: () => {
+    const tab = name && [...follow.querySelectorAll("[data-key]")].find((one) => one.dataset.key === name && one.closest(".tabs").className === kind);
+    (tab || (onMap ? follow.querySelector("canvas.heat") : null))?.focus({ preventScroll: true });
+  } };
 };
 
 const renew = async () => {
@@ -61,16 +54,14 @@ const renew = async () => {
   busy = true;
   while (shown !== latest) {
     const wanted = latest;
-    const answer = await fetch(`/runs/${follow.dataset.id}/article`).catch(() => null);
+    const answer = await fetch(`${base}/article`).catch(() => null);
     if (!answer?.ok) { if (answer) say(await answer.text(), ""); break; }
-    await unpacking;
+    const made = new DOMParser().parseFromString(await answer.text(), "text/html").body.firstElementChild;
     while (performance.now() - touched < 400) await new Promise((done) => setTimeout(done, 100)); /* a hand is on it */
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html"), was = kept();
     const held = follow.offsetHeight;
     follow.style.minHeight = `${held}px`;
-    follow.replaceChildren(...page.body.children);
-    await enliven();
-    await restore(was);
+    const was = report?.state(), { pictures, refocus } = put(made);
+    if (pictures) { await enliven(was); refocus(); }
     follow.style.minHeight = "";
     shown = wanted;
     follow.dataset.stamp = shown;
@@ -79,15 +70,11 @@ const renew = async () => {
   busy = false;
 };
 
-for (const kind of ["click", "keydown", "pointerdown"]) follow.addEventListener(kind, (e) => {
-  if (!e.isTrusted) return;
-  touched = performance.now();
-  if (e.target.closest(".planes button") && (kind === "click" || /^Arrow(Left|Right)$/.test(e.key))) unpacking = painted();
-}, true);
+for (const kind of ["click", "keydown", "pointerdown"]) follow.addEventListener(kind, (e) => { if (e.isTrusted) touched = performance.now(); }, true);
 
 const say = (text, kind) => { if (state.textContent !== text) state.textContent = text; bar.dataset.state = kind; };
 
-const events = new EventSource(`/runs/${follow.dataset.id}/events`);
+const events = new EventSource(`${base}/events`);
 events.addEventListener("version", (e) => {
   const { stamp, live } = JSON.parse(e.data);
   latest = stamp;
@@ -97,6 +84,14 @@ events.addEventListener("version", (e) => {
 events.addEventListener("gone", () => { say("this run was moved or deleted", "gone"); events.close(); });
 events.addEventListener("error", () => { if (events.readyState !== EventSource.CLOSED) say("the server does not answer; trying again", "lost"); });
 say(follow.dataset.live === "yes" ? "running, followed live" : "not running", follow.dataset.live === "yes" ? "live" : "still");
-await enliven();
-busy = false;
-renew();
+if (!article()) {
+  const answer = await fetch(`${base}/article`).catch(() => null), text = answer ? await answer.text() : "The server does not answer; reload the page.";
+  if (answer?.ok) follow.innerHTML = text; /* the server's own markup, in which every name is escaped */
+  else find("#follow [role=status]").textContent = text;
+}
+if (article()) {
+  known = sources(article());
+  await enliven();
+  busy = false;
+  renew();
+}

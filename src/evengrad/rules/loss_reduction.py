@@ -10,7 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
-from evengrad.signals.curves import unharmed
+from evengrad.signals.curves import loss_factor, unharmed
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _FEWEST = 6  # gradients that make a rule of it
@@ -25,6 +25,7 @@ class LossReduction(Rule):
 
     Attributes:
         min_growth: Smallest factor between the loss of a batch and that of its half that tells a sum (a mean has 1, a sum 2).
+        max_factor: Largest healthy factor between the loss and the mean of its kind, either way, told where training is the worse for it.
 
     Reference: Goyal et al. 2017, Accurate, large minibatch SGD, sec. 3 (the loss's normalisation and the rate).
     """
@@ -37,10 +38,11 @@ class LossReduction(Rule):
     signal: ClassVar[tuple[str, str]] = ("batch_growth", "of the loss")
     helps: ClassVar[str] = "reduction='mean', or a rate divided by the batch's size"
     min_growth: float = 1.6
+    max_factor: float = 8.0
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         growth, samples, where = self.value(trace), trace.run.samples, "loss"
-        scaled = _scaled(trace)
+        scaled, factor = _scaled(trace), loss_factor(trace)
         if growth > self.min_growth:
             limit, relation = self.min_growth, ">"
             message = f"twice the samples give ×{growth:.2f} the loss: it is summed over the {samples} of a batch, and so are its gradients"
@@ -51,6 +53,10 @@ class LossReduction(Rule):
             growth, where = scaled, "loop"
             limit, relation = (self.min_growth, ">") if scaled > 1 else (1 / self.min_growth, "<")
             message = f"the optimizer uses ×{scaled:.3g} the gradient of the batch's loss, at every step and in every layer alike"
+        elif factor is not None and not 1 / self.max_factor <= factor <= self.max_factor and not unharmed(trace):
+            growth = factor
+            limit, relation = (self.max_factor, ">") if factor > 1 else (1 / self.max_factor, "<")
+            message = f"the loss is ×{factor:.3g} what the mean of its kind is for these targets, and so are its gradients"
         else:
             return
         evidence = Evidence(signal="batch_growth", value=growth, relation=relation, threshold=limit, unit="of the loss", where=where)
@@ -72,14 +78,33 @@ class LossReduction(Rule):
             made = synthetic.chain(3, steps=6, facts=facts, grad_norm=used, grad_raw_norm=1.0, grad_agreement=agreement)
             return synthetic.run(made, loss=stuck)
 
+        def times(factor: float, left: float = 1.0) -> Trace:
+            labels = {"shape": [128], "labels": {"0": 50, "1": 50}}
+            loss: dict[str, Any] = {"op": "cross_entropy", "batch_growth": 1.0, "baseline": factor * np.log(2)}
+            return synthetic.run(
+                synthetic.chain(3, facts=Facts(loss=loss, targets=labels)), loss=np.geomspace(1, left, 40) * loss["baseline"]
+            )
+
         stuck, falling = np.full(40, 1.0), np.geomspace(1.0, 0.1, 40)
         return Examples(
-            sick=(net(2.0, loss=stuck), net(1.7, loss=stuck), net(2.0, loss=falling), net(0.5, loss=stuck), step(25.0), step(0.1)),
+            sick=(
+                net(2.0, loss=stuck),
+                net(1.7, loss=stuck),
+                net(2.0, loss=falling),
+                net(0.5, loss=stuck),
+                step(25.0),
+                step(0.1),
+                times(9.0),
+                times(0.1),
+            ),
             healthy=(
                 net(1.0, loss=stuck),
                 net(1.5, loss=stuck),
                 net(0.7, loss=stuck),
                 step(1.5),
+                times(7.0),
+                times(0.2),
+                times(1 / 64, 0.1),
                 step(25.0, 0.8),
                 step(np.geomspace(0.1, 0.3, 6)[:, None]),
             ),

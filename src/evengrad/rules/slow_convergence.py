@@ -29,6 +29,7 @@ class SlowConvergence(Rule):
 
     Attributes:
         min_pace: Smallest share of all that was gained that the last half of the run gained: a half if the loss falls evenly.
+        min_learnt: Share of what can be learnt, where that is known, under which a loss that ends still falling is slow at any pace.
         few_steps: Steps under which a run is short, if its steps are of a usual size.
         min_way: Smallest healthy way of the layer that moves most over all planned steps, in its weights; asked where the rate is low.
 
@@ -40,6 +41,7 @@ class SlowConvergence(Rule):
     title: ClassVar[str] = "the loss falls too slowly"
     causes: ClassVar[tuple[str, ...]] = (
         *("lr_too_low", "undertrained", "over_regularized", "over_clipped", "labels_corrupt", "low_precision", "batch_too_small"),
+        "loss_reduction",
         *("redundant_output_activation", "bad_init_small", "bad_init_large", "bad_hidden_activation", "input_not_normalized"),
     )
     needs: ClassVar[tuple[str, ...]] = ("curves.loss",)
@@ -48,6 +50,7 @@ class SlowConvergence(Rule):
         "a rate ten times larger (a range test finds it), more epochs, less dropout and weight decay; standardised inputs"
     )
     min_pace: float = 0.25
+    min_learnt: float = 0.6
     few_steps: int = 100
     min_way: float = 0.3
 
@@ -60,9 +63,10 @@ class SlowConvergence(Rule):
         pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
         ends = seen_share(trace) >= 0.9 and bool((trace.facts.loop or {}).get("steps"))
         first, last = f"{found.start:.3g}", f"{found.end:.3g} in {len(loss.values):,} steps"
-        if pace is not None and pace >= self.min_pace and seen_share(trace) >= 0.5:
+        short = ends and found.learnable < 1 and found.learnt < self.min_learnt * found.learnable
+        if pace is not None and (pace >= self.min_pace or short) and seen_share(trace) >= 0.5:
             name, unit = self.signal
-            evidence = Evidence(signal=name, value=pace, relation=">=", threshold=self.min_pace, unit=unit, where="loss")
+            evidence = Evidence(signal=name, value=pace, relation=">=", threshold=min(pace, self.min_pace), unit=unit, where="loss")
             message = f"the loss went from {first} to {last} and still falls: {pace:.0%} of what it gained, it gained in the last half"
         elif moves is not None:
             evidence = Evidence(signal="way", value=moves, relation="<", threshold=self.min_way, unit="of the weights", where="optimizer")
@@ -112,13 +116,18 @@ class SlowConvergence(Rule):
         base = synthetic.chain(3, facts=Facts(loss={"baseline": 2.3, "value": 2.3}))
         noisy = 0.02 * np.random.default_rng(0).standard_normal(300)
         steps = np.arange(300)
+        near = {"labels": {str(k): 100 for k in range(10)}, "neighbour_agreement": 0.97, "neighbour_chance": 0.1, "neighbour_error": 0.01}
+        facts = Facts(loss={"baseline": 2.3, "value": 2.3, "op": "cross_entropy"}, targets=near, loop={"steps": 300})
+        known = replace(base, facts=facts)
         return Examples(
             sick=(
                 synthetic.run(base, loss=2.3 - 1e-3 * steps + noisy),
                 synthetic.run(replace(base, facts=replace(base.facts, loop={"steps": 6})), loss=np.linspace(2.3, 2.0, 6)),
+                synthetic.run(known, loss=1.5 + 0.8 * np.exp(-steps / 60) + 0.1 * noisy),
                 synthetic.run(base, loss=2.3 - 1e-4 * steps + noisy, val_loss=(np.arange(0, 300, 19), 2.3 - 1e-4 * np.arange(0, 300, 19))),
             ),
             healthy=(
+                synthetic.run(known, loss=0.8 + 1.5 * np.exp(-steps / 60) + 0.1 * noisy),
                 synthetic.run(base, loss=0.1 + 2.2 * np.exp(-steps / 100) + noisy),
                 synthetic.run(base, loss=1.5 + 0.8 * np.exp(-steps / 30) + noisy),  # settled: no longer falling
                 synthetic.run(base, loss=2.3 + noisy),

@@ -117,6 +117,20 @@ def baseline(trace: Trace) -> float | None:
     return found if known else None
 
 
+def loss_factor(trace: Trace) -> float | None:
+    """Returns how many times the usual loss of its kind this one is, told by what the best constant answer gets; None where unknown.
+
+    The mean cross-entropy of the best constant answer is the entropy of the labels, its mean squared error the variance of the targets.
+    """
+    facts, targets = trace.facts.loss or {}, trace.facts.targets or {}
+    found, counts = float(facts.get("baseline") or 0.0), (targets.get("labels") or {}).values()
+    if facts.get("op") in {"cross_entropy", "nll"} and len(targets.get("shape") or ()) == 1 and counts:
+        usual = entropy(list(counts))
+    else:
+        usual = float(targets.get("std") or 0.0) ** 2 if facts.get("op") == "mse" else 0.0
+    return found / usual if found > 0 and usual > 0 and math.isfinite(found) else None
+
+
 def entropy(counts: Sequence[float]) -> float:
     """Returns the entropy of shares in nats: the cross-entropy of the best constant answer."""
     shares = np.array([count for count in counts if count > 0], np.float64)

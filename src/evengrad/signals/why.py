@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from evengrad.signals.curves import progress
+from evengrad.signals.curves import loss_factor, progress
 from evengrad.signals.steps import TINY_RATE, rose_by, step_ratio, stopped_at
 from evengrad.signals.updates import update_ratio
 from evengrad.types import Trace
@@ -180,8 +180,8 @@ def _few_to_normalise(trace: Trace, at: int | None) -> bool:
 
 
 def _summed(trace: Trace, at: int | None) -> bool:
-    growth = (trace.facts.loss or {}).get("batch_growth") or 1.0
-    return not 0.67 < growth < 1.5
+    growth, factor = (trace.facts.loss or {}).get("batch_growth") or 1.0, loss_factor(trace) or 1.0
+    return not 0.67 < growth < 1.5 or not 0.1 < factor < 10
 
 
 def _unrelated(trace: Trace, at: int | None) -> bool:

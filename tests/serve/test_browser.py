@@ -147,6 +147,18 @@ def test_a_run_goes_to_the_trash_after_a_second_press(page: Any, runs: Path) -> 
     wait(page, lambda: not (runs / "unwanted.evengrad").exists())
     wait(page, lambda: "trash" in page.locator("#said").inner_text())
     assert (runs / "trash" / "unwanted.evengrad").exists()
+    page.get_by_role("link", name="Trash (1)").click()
+    page.get_by_role("button", name="restore unwanted").click()
+    wait(page, lambda: "is back" in page.locator("#said").inner_text())
+    assert (runs / "unwanted.evengrad").exists()
+    page.get_by_role("link", name="Open it").click()
+    wait(page, lambda: page.locator("canvas.heat").count() == 1)
+    page.goto("/")
+    wait(page, lambda: button.count() == 1)
+    button.click()
+    button.click()
+    page.get_by_role("button", name="Restore it").click()  # at once
+    wait(page, (runs / "unwanted.evengrad").exists)
 
 
 def test_a_real_training_is_followed(page: Any, runs: Path, tmp_path: Path) -> None:
@@ -268,7 +280,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("address", ["/", "/compare", "/studies", "/rules", "/rules/VAN001", "/play"])
+@pytest.mark.parametrize("address", ["/", "/compare", "/studies", "/rules", "/rules/VAN001", "/play", "/trash"])
 def test_pages_fit_a_phone_in_light_and_dark(page: Any, address: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 380, "height": 800})

@@ -161,6 +161,35 @@ def test_studies_show_each_arm_as_a_distribution(client: TestClient, study: Path
     assert "2 of 3 not finite" in client.get("/studies/1?value=loss").text
 
 
+def test_a_study_is_answered_in_words(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="studies need torch")
+    from evengrad import study
+
+    result = study("two-circles", seeds=2, epochs=2).run(quick=True, store=tmp_path)
+    with TestClient(create_app(tmp_path, token=TOKEN), base_url=BASE) as client:
+        page = client.get("/studies/1").text
+        assert "/play?preset=two-circles" in page
+        assert 'src="/static/study.js"' in page
+        found = client.get("/studies/1/answer").json()
+        assert client.get("/studies/7/answer").status_code == 404
+    assert (found["question"], found["answer"]) == (result.study.question, result.answer)
+
+
+def test_a_study_that_names_a_file_runs_nothing(client: TestClient, store: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    code = tmp_path / "own.py"
+    code.write_text(f"open({str(made)!r}, 'w').close()")
+    with Store(store) as kept:
+        kept.add(
+            StudyRun(
+                study="two-circles", file=str(code), quick=True, fields={}, addresses=[], finished="2026-01-02T03:04:05", seconds=2.0,
+                computed=0, machine="here", versions={}, command="",
+            )
+        )  # fmt: skip
+    assert "not run from here" in client.get("/studies/1/answer").json()["trouble"]
+    assert not made.exists()
+
+
 def test_a_folder_that_is_not_there_is_an_empty_list(tmp_path: Path) -> None:
     with TestClient(create_app(tmp_path / "none", token=TOKEN), base_url=BASE) as client:
         assert client.get("/api/runs").json() == []

@@ -51,6 +51,19 @@ def test_a_deleted_run_lies_in_the_trash(client: TestClient, store: Path, key: K
     assert all("trash" not in str(row["file"]) for row in listed(client))
 
 
+def test_a_restored_run_takes_another_name_where_its_own_was_taken(client: TestClient, store: Path, key: Key) -> None:
+    first, headers = key("sigmoid"), {TOKEN_HEADER: TOKEN}
+    assert client.post(f"/runs/{first}/delete", headers=headers).status_code == 200
+    keep_run(store, "sigmoid", gain=0.5)
+    assert client.post(f"/trash/{first}/restore").status_code == 403  # without the token
+    answer = client.post(f"/trash/{first}/restore", headers=headers)
+    assert "sigmoid-2.evengrad is back" in answer.json()["said"]
+    assert client.get(f"/runs/{answer.json()['id']}").status_code == 200
+    assert sorted(p.name for p in store.glob("*.evengrad")) == ["sigmoid-2.evengrad", "sigmoid.evengrad", "tanh.evengrad"]
+    assert client.post(f"/trash/{first}/restore", headers=headers).status_code == 404
+    assert "The trash is empty" in client.get("/trash").text
+
+
 def test_a_running_run_is_not_deleted(client: TestClient, store: Path, key: Key) -> None:
     (store / "sigmoid.evengrad-wal").write_bytes(b"")
     answer = client.post(f"/runs/{key('sigmoid')}/delete", headers={TOKEN_HEADER: TOKEN})
@@ -59,7 +72,7 @@ def test_a_running_run_is_not_deleted(client: TestClient, store: Path, key: Key)
 
 
 def test_every_answer_has_a_strict_policy(client: TestClient, key: Key) -> None:
-    for address in ("/", "/api/runs", f"/runs/{key('tanh')}", "/play", "/static/run.js", "/nowhere", "/rules"):
+    for address in ("/", "/api/runs", f"/runs/{key('tanh')}", "/play", "/trash", "/static/run.js", "/nowhere", "/rules"):
         headers = client.get(address).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -90,7 +103,7 @@ def test_names_are_escaped_everywhere(client: TestClient, store: Path) -> None:
 
 @pytest.mark.parametrize("key", ["..", "../tanh", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "tanh", "tanh.evengrad", "%00", "/etc/passwd"])
 def test_no_text_of_a_request_becomes_a_path(client: TestClient, key: str) -> None:
-    for address in (f"/runs/{key}", f"/runs/{key}/report.json", f"/static/{key}", f"/rules/{key}"):
+    for address in (f"/runs/{key}", f"/runs/{key}/report.json", f"/static/{key}", f"/rules/{key}", f"/trash/{key}"):
         answer = client.get(address)
         assert answer.status_code == 404 or answer.url.path == "/", address
         assert "root:" not in answer.text

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from evengrad.errors import EvengradError, InputError
 from evengrad.report.document import program, resource
 from evengrad.report.html import render
+from evengrad.serve.answer import Answers
 from evengrad.serve.compare_page import compare_page
 from evengrad.serve.frame import page, trouble
 from evengrad.serve.guard import Guard
@@ -28,10 +29,12 @@ from evengrad.serve.play.page import play_page
 from evengrad.serve.reports import Reports
 from evengrad.serve.rules_page import rules_page
 from evengrad.serve.run_page import broken_page, run_page, runs_page
-from evengrad.serve.shelf import Entry, Shelf
+from evengrad.serve.shelf import Entry, Shelf, key_of
 from evengrad.serve.studies import finished, rows_of
 from evengrad.serve.studies_page import studies_page, study_page
 from evengrad.serve.summaries import Summaries
+from evengrad.serve.trash_page import trash_page
+from evengrad.store import list_runs
 
 
 @cache
@@ -44,7 +47,10 @@ _STATIC: dict[str, tuple[Callable[[], str], str]] = {  # name in an address -> w
     "report.js": (lambda: f"{program()}\nexport {{ start }};\n", "text/javascript"),
     "serve.css": (partial(_own, "serve.css"), "text/css"),
     "icon.svg": (partial(_own, "icon.svg"), "image/svg+xml"),
-    **{f"{name}.js": (partial(_own, f"{name}.js"), "text/javascript") for name in ("charts", "compare", "play", "run", "runs", "talk")},
+    **{
+        f"{name}.js": (partial(_own, f"{name}.js"), "text/javascript")
+        for name in ("charts", "compare", "play", "run", "runs", "study", "talk", "trash")
+    },
 }
 
 
@@ -76,9 +82,12 @@ def create_app(store: Path, *, token: str, host: str = "127.0.0.1", leaving: Cal
         Route("/runs/{key}/report.html", place.download_page),
         Route("/runs/{key}/report.json", place.download_json),
         Route("/runs/{key}/delete", place.delete, methods=["POST"]),
+        Route("/trash", place.trash),
+        Route("/trash/{key}/restore", place.restore, methods=["POST"]),
         Route("/compare", place.compare),
         Route("/studies", place.studies),
         Route("/studies/{number:int}", place.study),
+        Route("/studies/{number:int}/answer", place.answer),
         Route("/rules", lambda _: RedirectResponse("/rules/index.html")),
         Route("/rules/{name}", _rule),
         Route("/play", place.play),
@@ -99,6 +108,7 @@ class Place:
 
     def __init__(self, store: Path, token: str, leaving: Callable[[], bool]) -> None:
         self._shelf, self._token, self._reports, self._leaving = Shelf(store), token, Reports(), leaving
+        self._answers = Answers(store)
         self.summaries, self.desk = Summaries(self._shelf, self._reports), Desk(leaving)
 
     async def runs(self, _: Request) -> Response:
@@ -107,7 +117,7 @@ class Place:
 
     async def list(self, _: Request) -> Response:
         """The rows of the list."""
-        return JSONResponse(self.summaries.rows())
+        return JSONResponse(self.summaries.rows(), headers={"x-evengrad-trash": str(len(self._shelf.trash.entries()))})
 
     async def run(self, request: Request) -> Response:
         """One run's page."""
@@ -150,10 +160,28 @@ class Place:
         """Moves a run to the trash."""
 
         def done(entry: Entry) -> Response:
-            self._shelf.discard(entry)
-            return JSONResponse({"said": f"{entry.path.name} was moved to the folder trash, beside the runs"})
+            place = self._shelf.discard(entry)
+            return JSONResponse({"said": f"{entry.path.name} was moved to the trash.", "id": key_of(place)})
 
         return await self._of(self._entry(request), done)
+
+    async def trash(self, _: Request) -> Response:
+        """What was deleted."""
+
+        def shown() -> str:
+            entries = {entry.path: entry for entry in self._shelf.trash.entries().values()}
+            return trash_page([(entries[run.path], run) for run in list_runs(self._shelf.trash.folder) if run.path in entries], self._token)
+
+        return HTMLResponse(await run_in_threadpool(shown))
+
+    async def restore(self, request: Request) -> Response:
+        """Moves a run from the trash back."""
+
+        def done(entry: Entry) -> Response:
+            place = self._shelf.restore(entry)
+            return JSONResponse({"said": f"{place.name} is back among the runs.", "id": key_of(place)})
+
+        return await self._of(self._entry(request, self._shelf.trash), done)
 
     async def compare(self, request: Request) -> Response:
         """Two runs side by side."""
@@ -198,13 +226,26 @@ class Place:
 
         return await run_in_threadpool(shown)
 
+    async def answer(self, request: Request) -> Response:
+        """What a study says of one of its runs."""
+        number = request.path_params["number"]
+
+        def asked() -> Response:
+            try:
+                one = next((found for found in finished(self._shelf.folder) if found.number == number), None)
+            except InputError as error:
+                return PlainTextResponse(str(error), 409)
+            return _gone("study", f"run number {number}") if one is None else JSONResponse(self._answers.of(one))
+
+        return await run_in_threadpool(asked)
+
     async def play(self, _: Request) -> Response:
         """The playground; its worker is started while the page is read."""
         self.desk.prepare()
         return HTMLResponse(play_page(self._token))
 
-    def _entry(self, request: Request) -> Entry:
-        entry = self._shelf.entry(request.path_params["key"])
+    def _entry(self, request: Request, shelf: Shelf | None = None) -> Entry:
+        entry = (shelf or self._shelf).entry(request.path_params["key"])
         if entry is None:
             raise _Gone
         return entry

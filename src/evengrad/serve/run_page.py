@@ -25,6 +25,7 @@ def runs_page(folder: str, token: str) -> str:
         el("label", el("input", id="troubled", type="checkbox"), " with findings"),
         el("span", "", id="count", role="status"),
         el("a", "Compare the two picked", id="compare", class_="button", hidden=True),
+        el("a", "Trash", id="trash", href="/trash", hidden=True),
         class_="tools",
     )
     empty = el("p", "No run is kept here yet. A training with eg.watch(model, optimizer, store=True) keeps one.", id="empty", hidden=True)

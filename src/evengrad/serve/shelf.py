@@ -72,24 +72,46 @@ class Shelf:
         except OSError:
             return None
 
-    def discard(self, entry: Entry) -> None:
-        """Moves a run, and what lies beside it, into the folder's trash.
+    @property
+    def trash(self) -> Shelf:
+        """What was deleted here."""
+        return Shelf(self.folder / TRASH)
+
+    def discard(self, entry: Entry) -> Path:
+        """Moves a run, and what lies beside it, into the folder's trash, and returns its place there.
 
         Raises:
             InputError: if it is being written, or cannot be moved.
         """
         if entry.live:
             raise InputError(f"{entry.path.name!r} is being written; stop the training before its run is deleted")
-        trash = self.folder / TRASH
-        try:
-            trash.mkdir(exist_ok=True)
-            place = _free(trash, entry.path.name)
-            for ending in reversed(_BESIDE):  # the log first: a file without its log would look finished
-                source = entry.path.with_name(entry.path.name + ending)
-                if source.exists():
-                    source.rename(place.with_name(place.name + ending))
-        except OSError as error:
-            raise InputError(f"{entry.path.name!r} cannot be moved to the trash ({error.strerror}); it was left as it is") from error
+        return _moved(entry.path, self.folder / TRASH)
+
+    def restore(self, entry: Entry) -> Path:
+        """Moves a run from the trash back, under another name if its own was taken meanwhile, and returns its place.
+
+        Raises:
+            InputError: if it cannot be moved.
+        """
+        return _moved(entry.path, self.folder)
+
+
+def key_of(path: Path) -> str:
+    """Returns the opaque name of a file."""
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+
+
+def _moved(path: Path, folder: Path) -> Path:
+    try:
+        folder.mkdir(exist_ok=True)
+        place = _free(folder, path.name)
+        for ending in reversed(_BESIDE):  # the log first: a file without its log would look finished
+            source = path.with_name(path.name + ending)
+            if source.exists():
+                source.rename(place.with_name(place.name + ending))
+    except OSError as error:
+        raise InputError(f"{path.name!r} cannot be moved to {folder.name!r} ({error.strerror}); it was left as it is") from error
+    return place
 
 
 def _entry(path: Path, item: os.DirEntry[str], log: os.DirEntry[str] | None) -> Entry | None:
@@ -102,8 +124,7 @@ def _entry(path: Path, item: os.DirEntry[str], log: os.DirEntry[str] | None) -> 
 def _made(path: Path, own: os.stat_result, log: os.stat_result | None) -> Entry:
     written = own.st_mtime if log is None else max(own.st_mtime, log.st_mtime)
     version = (own.st_size, own.st_mtime_ns, *((0, 0) if log is None else (log.st_size, log.st_mtime_ns)))
-    key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    return Entry(id=key, path=path, version=version, live=log is not None and time.time() - written < _STILL)
+    return Entry(id=key_of(path), path=path, version=version, live=log is not None and time.time() - written < _STILL)
 
 
 def _free(folder: Path, name: str) -> Path:

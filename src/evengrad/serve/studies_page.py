@@ -14,10 +14,12 @@ from evengrad.report.numbers import number, plural, seconds
 from evengrad.report.pictures import box
 from evengrad.report.trials import Trial
 from evengrad.serve.frame import page, trouble
+from evengrad.serve.play.presets import STUDIES
 from evengrad.serve.studies import Finished, quartiles
 
 _FIRST = ("test_accuracy", "accuracy", "val_accuracy", "test_loss", "loss")  # what is shown unless something else is asked for
 _MOST_ARMS = 400
+_PLAYED = {preset.key for preset in STUDIES}
 
 
 def studies_page(found: Sequence[Finished], message: str = "") -> str:
@@ -28,7 +30,7 @@ def studies_page(found: Sequence[Finished], message: str = "") -> str:
         el(
             "tr",
             el("th", el("a", one.run.study, href=f"/studies/{one.number}"), scope="row"),
-            el("td", str(one.run.finished)[:16].replace("T", " ")),
+            el("td", _moment(one.run)),
             el("td", "quick" if one.run.quick else "full"),
             el("td", f"{len(one.run.addresses):,}", class_="n"),
             el("td", _seconds(one.run), class_="n"),
@@ -58,15 +60,25 @@ def study_page(one: Finished, rows: Rows, value: str) -> str:
         el("h1", one.run.study),
         el(
             "p",
-            f"{_seconds(one.run)}, finished {one.run.finished}" + (f" · {plural(lost, 'row')} damaged or gone" if lost else ""),
+            f"{_seconds(one.run)}, finished {_moment(one.run)} UTC" + (f" · {plural(lost, 'row')} damaged or gone" if lost else ""),
+            *((" · ", el("a", "in the playground", href=f"/play?preset={one.run.study}")) if one.run.study in _PLAYED else ()),
             class_="meta",
+        ),
+        el(
+            "div",
+            el("div", el("p", "Working out what it says …", class_="detail")),
+            id="answer",
+            class_="verdict answer",
+            data_number=str(one.number),
+            aria_live="polite",
+            aria_busy="true",
         ),
         el("nav", *tabs, class_="tabs values", aria_label="value"),
         el("div", _distributions(rows, chosen) if chosen else el("p", "It has no rows."), class_="card"),
         el("h2", "How it was run", class_="head"),
         el("div", el("dl", *(join(el("dt", k), el("dd", v)) for k, v in facts)), class_="card looked"),
     )
-    return page(one.run.study, body, place="studies")
+    return page(one.run.study, body, place="studies", scripts=("study.js",))
 
 
 def _distributions(rows: Rows, value: str) -> Markup:
@@ -109,6 +121,10 @@ def _arm(arm: Arm, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], lo
         el("td", texts[1], bad, class_="n"),
         el("td", box(drawn), class_="wide"),
     )
+
+
+def _moment(run: Run) -> str:
+    return str(run.finished)[:16].replace("T", " ")
 
 
 def _seconds(run: Run) -> str:

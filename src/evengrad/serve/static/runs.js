@@ -56,7 +56,9 @@ const line = (row) => {
 const discard = async (row, button) => {
   if (!button.classList.contains("sure")) { button.classList.add("sure"); button.textContent = "To the trash?"; return; }
   try {
-    said.textContent = (await post(`/runs/${row.id}/delete`)).said;
+    const moved = await post(`/runs/${row.id}/delete`), back = node("button", { type: "button", class: "quiet" }, "Restore it");
+    back.addEventListener("click", async () => { try { said.textContent = (await post(`/trash/${moved.id}/restore`)).said; } catch (error) { said.textContent = error.message; } await renew(); });
+    said.replaceChildren(`${moved.said} `, back);
     picked.delete(row.id);
   } catch (error) { said.textContent = error.message; }
   await renew();
@@ -109,6 +111,8 @@ const renew = async () => {
     const answer = await fetch("/api/runs");
     if (!answer.ok) throw new Error(answer.statusText);
     rows = await answer.json();
+    const away = Number(answer.headers.get("x-evengrad-trash")), link = find("#trash");
+    link.hidden = !away; link.textContent = `Trash (${away})`;
     if (failing) said.textContent = "";
     failing = false;
     show();

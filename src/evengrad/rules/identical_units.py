@@ -11,6 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, deep_rows, names, place
 from evengrad.signals.curves import unharmed
+from evengrad.signals.scale import units
 from evengrad.types import Finding, Trace
 
 
@@ -42,10 +43,10 @@ class IdenticalUnits(Rule):
         if not rows:
             return
         layer = trace.layers[rows[0]]
-        count = max(1, round(float(distinct[rows[0]]) * layer.fan_out))
+        count = max(1, round(float(distinct[rows[0]]) * units(layer)))
         more = f"; {len(rows)} layers are like this" if len(rows) > 1 else ""
         sets = f"only {count} distinct set{'s' * (count > 1)} of weights"
-        message = f"the {layer.fan_out} units of {place(trace, rows[0])} have {sets}: copies get the same gradient{more}"
+        message = f"the {units(layer)} units of {place(trace, rows[0])} have {sets}: copies get the same gradient{more}"
         evidence = self.evidence_at(trace, rows, distinct.astype(np.float64), "<", self.min_distinct_fraction)
         severity = "note" if unharmed(trace) else "error"
         found = self.finding(trace, severity, message, evidence=evidence, where=names(trace, rows), at=(0, len(trace.steps) - 1))
@@ -66,7 +67,7 @@ class IdenticalUnits(Rule):
         """Rows with at least two units; one that is all zero by design is left out."""
         deep = deep_rows(trace)
         zero = trace.column("weight_abs_max")[index] == 0
-        wide = [i for i in deep if trace.layers[i].fan_out > 1]
+        wide = [i for i in deep if units(trace.layers[i]) > 1]
         return [i for i in wide if not (zero[i] and (i == deep[-1] or trace.layers[i].residual))]
 
     @classmethod

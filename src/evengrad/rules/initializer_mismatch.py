@@ -91,7 +91,7 @@ class InitializerMismatch(Rule):
         deep = deep_rows(trace)
         for i in deep[:-1]:
             layer = trace.layers[i]
-            rms = weight_rms(trace, i) if layer.kind == "linear" else _rms(trace, i)
+            rms = weight_rms(trace, i)
             target = matching_rms(layer)
             if layer.kind in kinds and layer.norm == "none" and not layer.residual and target is not None and 0 < rms < math.inf:
                 out[i] = math.log10(rms / target)
@@ -115,10 +115,3 @@ class InitializerMismatch(Rule):
                 synthetic.run(net(3, 2.8), loss=stuck),
             ),
         )
-
-
-def _rms(trace: Trace, row: int) -> float:
-    """RMS of a convolution's weights: its fan-out counts positions too, so weights are counted from its parameters."""
-    layer = trace.layers[row]
-    weights = layer.parameters * layer.fan_in / (layer.fan_in + (layer.bias is not None)) if layer.fan_in else 0.0
-    return float(trace.column("weight_norm")[0, row]) / math.sqrt(max(1.0, weights))

@@ -95,7 +95,7 @@ class LowPrecision(Rule):
         )  # fmt: skip
         return message, (evidence,), names(trace, rows)
 
-    def _put_back(self, trace: Trace) -> tuple[str, Evidence, tuple[str, ...]] | None:
+    def _put_back(self, trace: Trace) -> tuple[str, tuple[Evidence, ...], tuple[str, ...]] | None:
         """Weights that the optimizer moved, and that something behind it puts exactly where they were: on a grid, however it is spaced."""
         ratio, shrink, stayed = (trace.column(x).astype(np.float64) for x in ("behind_ratio", "behind_shrink", "unchanged_fraction"))
         rows = [i for i in deep_rows(trace) if np.isfinite(ratio[:, i]).any() and np.nanmedian(ratio[:, i]) > 0]
@@ -161,7 +161,7 @@ class LowPrecision(Rule):
             return synthetic.run(made, loss=np.full(40, 1.0))
 
         def grid(stayed: float, behind: float = 0.01, shrink: float = 0.1) -> Trace:
-            columns = {"behind_ratio": behind, "behind_shrink": shrink, "unchanged_fraction": stayed}
+            columns: dict[str, Any] = {"behind_ratio": behind, "behind_shrink": shrink, "unchanged_fraction": stayed}
             made = synthetic.chain(3, steps=4, facts=Facts(modules={"dtypes": ["float32"]}), **columns)
             return synthetic.run(made, loss=np.full(40, 1.0))
 

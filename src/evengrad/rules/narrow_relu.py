@@ -11,6 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names, place
 from evengrad.signals.curves import progress
+from evengrad.signals.scale import units
 from evengrad.types import Evidence, Finding, Trace
 
 
@@ -54,16 +55,16 @@ class NarrowRelu(Rule):
             return
         if share < self.min_dead_fraction and (ran is None or chance < 2 * self.max_chance):
             return
-        widths = f"{len(rows)} ReLU layers of {min(trace.layers[i].fan_out for i in rows)} units and up"
+        widths = f"{len(rows)} ReLU layers of {min(units(trace.layers[i]) for i in rows)} units and up"
         message = f"{widths}: some layer is off for an input with chance {chance:.0%}; of {place(trace, rows[worst])}, {share:.0%} are dead"
         evidence = Evidence(signal="born_dead_chance", value=chance, relation=">", threshold=self.max_chance)
-        ordered = sorted(rows, key=lambda i: trace.layers[i].fan_out)
+        ordered = sorted(rows, key=lambda i: units(trace.layers[i]))
         severity = "error" if share >= self.min_dead_fraction else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, ordered), at=(0, last))
         yield replace(found, cause="too_narrow_relu")
 
     def value(self, trace: Trace) -> float:
-        widths = np.array([trace.layers[i].fan_out for i in _narrow(trace)], np.float64)
+        widths = np.array([units(trace.layers[i]) for i in _narrow(trace)], np.float64)
         return float(1.0 - np.prod(1.0 - 0.5**widths))
 
     @classmethod

@@ -58,6 +58,8 @@ class SlowConvergence(Rule):
         found, loss = progress(trace), trace.curves["loss"]
         if found is None:
             yield from self._hardly_begun(trace)
+        if seen_share(trace) < 0.9:
+            yield from self._ends_soon(trace)
         if found is None or unharmed(trace) or not found.sound or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
             return
         pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
@@ -79,9 +81,8 @@ class SlowConvergence(Rule):
         else:
             return
         cause = cause_of(trace, self.causes) or ("undertrained" if self._short(trace, found) else None)
-        severity = (
-            "warning" if (ends or moves is not None) and not (found.thrives and not ends) else "note"
-        )  # else more steps are to come, for all that is known
+        told = ends or (moves is not None and not found.thrives)  # else more steps are to come, for all that is known
+        severity = "warning" if told else "note"
         yield seen_over(self, trace, severity, message, evidence, first=begin, cause=cause)
 
     def value(self, trace: Trace) -> float:
@@ -95,6 +96,15 @@ class SlowConvergence(Rule):
         evidence = Evidence(signal="steps", value=planned, relation="<", threshold=MIN_STEPS, unit="steps", where="loop")
         message = f"training ended after {planned} steps, with the loss at {values[-1]:.3g} from {values[0]:.3g}"
         yield seen_over(self, trace, "warning", message, evidence, first=0, cause="undertrained")
+
+    def _ends_soon(self, trace: Trace) -> Iterator[Finding]:
+        """A run that is under way, and planned to be over before most networks have learnt."""
+        planned = int((trace.facts.loop or {}).get("steps") or 0)
+        if not 0 < planned < self.few_steps:
+            return
+        evidence = Evidence(signal="steps", value=planned, relation="<", threshold=self.few_steps, unit="steps", where="loop")
+        message = f"training is planned to end after {planned} steps"
+        yield seen_over(self, trace, "note", message, evidence, first=0, cause="undertrained")
 
     def _moves(self, trace: Trace, found: Progress) -> float | None:
         """How far steps of this size move the layer that moves most, all in one direction, if the rate is too low to get anywhere."""

@@ -12,6 +12,7 @@ from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
 from evengrad.signals.curves import Progress, progress, seen_share, smoothed
+from evengrad.signals.scale import units
 from evengrad.signals.steps import usual_ratio
 from evengrad.signals.why import STILL, VIOLENT
 from evengrad.types import Evidence, Facts, Finding, Layer, Trace
@@ -58,7 +59,7 @@ class Underfitting(Rule):
         healthy = ratio is not None and STILL < ratio < VIOLENT
         if not healthy or found.learnt > self.max_learnt * found.learnable or not self._settled(trace, found):
             return
-        narrow = min(_inner(trace), key=lambda x: x.fan_out, default=trace.layers[0]).name
+        narrow = min(_inner(trace), key=units, default=trace.layers[0]).name
         name, unit = self.signal
         evidence = Evidence(signal=name, value=width, relation="<=", threshold=self.max_width, unit=unit, where=narrow)
         known = found.learnable < 1
@@ -67,13 +68,13 @@ class Underfitting(Rule):
             if known
             else ", and all has to come through one: "
         )
-        units = f"{narrow} has {width:.0f} unit{'s' if width > 1 else ''}" if width else "0 hidden layers"
-        message = f"the loss settles at {found.end:.3g} with {max(0.0, found.learnt):.0%} learnt{more}{units}"
+        what = f"{narrow} has {width:.0f} unit{'s' if width > 1 else ''}" if width else "0 hidden layers"
+        message = f"the loss settles at {found.end:.3g} with {max(0.0, found.learnt):.0%} learnt{more}{what}"
         yield seen_over(self, trace, "warning", message, evidence, first=0, where=(narrow,), cause="capacity_too_small")
 
     def value(self, trace: Trace) -> float:
         """Units of the narrowest layer but the last; 0 without hidden layers."""
-        widths = [layer.fan_out for layer in _inner(trace)]
+        widths = [units(layer) for layer in _inner(trace)]
         return float(min(widths)) if widths else 0.0 if len(trace.layers) == 1 else np.nan
 
     def _settled(self, trace: Trace, found: Progress) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class WeightDecay(Rule):
 
         def at_once(share: float) -> Trace:
             """Cut to a length at the first step, and kept there."""
-            columns = {"behind_ratio": [[share], [0.01], [0.01], [0.01]], "behind_shrink": [[1.0], [0.6], [0.6], [0.6]]}
+            columns: dict[str, Any] = {"behind_ratio": [[share], [0.01], [0.01], [0.01]], "behind_shrink": [[1.0], [0.6], [0.6], [0.6]]}
             made = synthetic.chain(3, steps=4, weight_norm=[[1.0], [1 - share], [1 - share], [1 - share]], **columns)
             return synthetic.run(made, loss=np.ones(40))
 

@@ -34,5 +34,17 @@ def matching_rms(layer: Layer) -> float | None:
 
 def weight_rms(trace: Trace, row: int, index: int = 0) -> float:
     """Returns the RMS of one row's weights at sampled step number `index`."""
-    layer = trace.layers[row]
-    return float(trace.column("weight_norm")[index, row]) / math.sqrt(max(1, layer.fan_in * layer.fan_out))
+    return float(trace.column("weight_norm")[index, row]) / math.sqrt(max(1.0, _weights(trace.layers[row])))
+
+
+def units(layer: Layer) -> int:
+    """Returns how many units or channels a row puts out: the fan-out of a convolution counts positions too."""
+    if layer.kind == "conv" and layer.fan_in:
+        return max(1, round(_weights(layer) / layer.fan_in))
+    return layer.fan_in if layer.kind == "embedding" else layer.fan_out
+
+
+def _weights(layer: Layer) -> float:
+    if layer.kind == "conv":
+        return layer.parameters * layer.fan_in / (layer.fan_in + (layer.bias is not None)) if layer.fan_in else 0.0
+    return float(layer.fan_in * layer.fan_out)

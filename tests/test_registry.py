@@ -142,3 +142,10 @@ def test_members_can_be_taken_from_their_package_by_class_name() -> None:
     assert evengrad.remedies.BatchNorm is remedies()["batch_norm"]
     with pytest.raises(AttributeError, match="has no attribute 'VanishingGradeint'"):
         evengrad.rules.VanishingGradeint  # noqa: B018
+
+
+def test_every_cause_has_a_remedy_that_is_meant_for_it() -> None:
+    from evengrad.causes import CAUSES
+
+    treated = {cause for member in remedies().values() for cause in member.causes}  # type: ignore[attr-defined]
+    assert set(CAUSES) == treated

@@ -21,6 +21,17 @@ UNEVEN = X * torch.logspace(-1.3, 0.0, 6)  # a narrow valley: features of very d
 SLOW = experiment(data=(UNEVEN, (UNEVEN[:, 0] > 0).long()), optimizer=sgd(0.03))
 
 
+# ---------------------------------------------------------------- minimize
+
+
+def test_an_optimizer_that_maximizes_is_turned_round() -> None:
+    uphill = experiment(optimizer=sgd(0.1, maximize=True))
+    (made,) = proposals("minimize", blamed("sign_error"), trace_of(uphill))
+    assert train(uphill.repaired([made])).losses.tolist() == train(experiment(optimizer=sgd(0.1))).losses.tolist()
+    assert proposals("minimize", blamed("sign_error"), trace_of(experiment(optimizer=sgd(0.1)))) == []
+    keeps(uphill, made)
+
+
 # ---------------------------------------------------------------- adam
 
 

@@ -31,6 +31,7 @@ class _Clip(Remedy):
     """
 
     symptoms: ClassVar[tuple[str, ...]] = ("exploding_gradient", "nan_or_inf", "loss_spike", "loss_divergence")
+    causes: ClassVar[tuple[str, ...]] = ("no_grad_clip",)
     change: ClassVar[int] = base.CLIP
     shows_at_once: ClassVar[bool] = False
     option: ClassVar[str]

@@ -39,6 +39,7 @@ class Initialize(Remedy):
         "INI001",
         "INI003",
     )
+    causes: ClassVar[tuple[str, ...]] = ("bad_init_large", "bad_init_small", "constant_init", "init_activation_mismatch")
     change: ClassVar[int] = base.INITIALISER
     random: ClassVar[bool] = True
 

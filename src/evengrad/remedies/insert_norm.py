@@ -30,6 +30,7 @@ class InsertNorm(Remedy):
     """
 
     symptoms: ClassVar[tuple[str, ...]] = _SYMPTOMS
+    causes: ClassVar[tuple[str, ...]] = ("missing_normalization_layer",)
     change: ClassVar[int] = base.NORM
     child: ClassVar[str] = CHILD
 

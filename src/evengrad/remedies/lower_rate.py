@@ -28,8 +28,10 @@ class LowerRate(Remedy):
     title: ClassVar[str] = "a smaller learning rate"
     symptoms: ClassVar[tuple[str, ...]] = (
         *("nan_or_inf", "exploding_gradient", "dead_relu", "loss_divergence", "oscillating_loss", "loss_spike", "loss_stuck", "plateau"),
+        "slow_convergence",
         *("zero_gradient", "vanishing_gradient", "signal_collapse", "saturated_activation"),  # where training brought them about
     )
+    causes: ClassVar[tuple[str, ...]] = ("lr_too_high",)
     change: ClassVar[int] = base.RATE
     shows_at_once: ClassVar[bool] = False
     factors: tuple[float, ...] = (0.1, 0.01)
@@ -41,6 +43,8 @@ class LowerRate(Remedy):
             return
         if finding.symptom in self.symptoms[-4:] and finding.steps[0] == trace.steps[0]:
             return  # it was there before the first step: no rate made it
+        if finding.symptom == "slow_convergence" and finding.cause not in {None, "lr_too_high"}:
+            return
         for factor in self.factors if rate <= 100 * self.usual[0] else [usual / rate for usual in self.usual]:
             yield rate_proposal(self.name, "lr_too_high", rate, factor)
 

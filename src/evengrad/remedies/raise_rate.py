@@ -26,6 +26,7 @@ class RaiseRate(Remedy):
     name: ClassVar[str] = "raise_rate"
     title: ClassVar[str] = "a larger learning rate"
     symptoms: ClassVar[tuple[str, ...]] = ("slow_convergence", "loss_stuck", "plateau", "no_parameter_update")
+    causes: ClassVar[tuple[str, ...]] = ("lr_too_low",)
     change: ClassVar[int] = base.RATE
     shows_at_once: ClassVar[bool] = False
     factors: tuple[float, ...] = (10.0, 100.0)

@@ -42,6 +42,9 @@ class StandardStep(Remedy):
         *("loss_stuck", "loss_divergence", "slow_convergence", "plateau", "oscillating_loss", "loss_spike", "no_parameter_update"),
         *("nan_or_inf", "train_eval_gap", "generalization_failure"),
     )
+    causes: ClassVar[tuple[str, ...]] = (
+        *("missing_zero_grad", "over_clipped", "over_regularized", "sign_error", "frozen_params", "bn_stats", "scheduler_bug"),
+    )
     change: ClassVar[int] = base.LOOP
     shows_at_once: ClassVar[bool] = False
     same: float = 0.9

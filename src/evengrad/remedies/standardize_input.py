@@ -45,6 +45,7 @@ class StandardizeInput(Remedy):
         "huge_initial_loss",
         "DAT001",
     )
+    causes: ClassVar[tuple[str, ...]] = ("input_not_normalized",)
     change: ClassVar[int] = base.INPUTS
     min_offset: float = 0.25
     span: tuple[float, float] = (0.5, 2.0)

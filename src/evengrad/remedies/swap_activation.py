@@ -53,6 +53,7 @@ class SwapActivation(Remedy):
     name: ClassVar[str] = "swap_activation"
     title: ClassVar[str] = "another activation, with the initialiser that matches it"
     symptoms: ClassVar[tuple[str, ...]] = ("vanishing_gradient", "zero_gradient", "signal_collapse", "dead_relu", "saturated_activation")
+    causes: ClassVar[tuple[str, ...]] = ("bad_hidden_activation",)
     change: ClassVar[int] = base.ACTIVATION
     random: ClassVar[bool] = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from evengrad.report.text import plain, render
 
-NAMES = ("check", "fixed", "nothing_helped", "healthy", "run", "hostile", "hostile_run")
+NAMES = ("check", "fixed", "fixed_run", "nothing_helped", "healthy", "run", "hostile", "hostile_run")
 
 
 def test_a_check_reads_like_a_compiler(samples: ModuleType) -> None:
@@ -42,6 +43,21 @@ def test_a_fix_shows_before_and_after_and_every_trial(samples: ModuleType) -> No
         "+eg.initialize_",
     ):
         assert part in text
+
+
+def test_every_curve_begins_in_one_column_behind_its_name(samples: ModuleType) -> None:
+    report = samples.run()
+    curves = dict(report.trace.curves) | {"val_accuracy": report.trace.curves["val_loss"]}
+    lines = plain(replace(report, trace=replace(report.trace, curves=curves))).splitlines()
+    named = [line for line in lines if line.startswith(("loss ", "val loss ", "val accuracy "))]
+    assert len(named) == 3
+    assert all(line[12:14] == "  " and line[14] != " " for line in named)
+
+
+def test_a_fix_tells_the_loss_before_and_after(samples: ModuleType) -> None:
+    lines = [" ".join(line.split()[:2]) for line in plain(samples.fixed_run()).splitlines()]
+    assert "loss before" in lines
+    assert "loss after" in lines
 
 
 def test_marks_for_zero_and_not_finite(samples: ModuleType) -> None:

@@ -22,8 +22,8 @@ def write(result: StudyResult, path: str | Path) -> Path:
     return target
 
 
-def render(result: StudyResult) -> str:
-    """Returns the HTML page of a result: question, answer, table, pictures, and what made them."""
+def render(result: StudyResult, *, drawn: bool = True) -> str:
+    """Returns the HTML page of a result: question, answer, table, pictures (unless `drawn` is False), and what made them."""
     title = _title(result)
     answer = el(
         "section",
@@ -35,7 +35,7 @@ def render(result: StudyResult) -> str:
         el("p", _meta(result), class_="meta"),
         answer,
         *section("Table", _html_table(result), el("p", _note(result), class_="note")),
-        *section("Pictures", *(figure(p) for p in pictures(result))),
+        *section("Pictures", *(figure(p) for p in (pictures(result) if drawn else ()))),
         *section("Published", *_html_published(result)),
         *section(
             "How it was run", el("dl", *(join(el("dt", k), el("dd", v)) for k, v in facts(result).items())), el("pre", result.run.command)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evengrad.errors import InputError
 from evengrad.lab.rows import Run
 from evengrad.lab.study import Rows, Study
 from evengrad.lab.table import Table, finite, table
@@ -66,7 +67,11 @@ class StudyResult:
         from evengrad.lab.page import render
         from evengrad.report.notebook import framed
 
-        return framed(render(self), title=self.study.name, otherwise=self.answer)
+        try:
+            page = render(self)
+        except InputError:  # matplotlib is not installed: answer and table are shown without pictures
+            page = render(self, drawn=False)
+        return framed(page, title=self.study.name, otherwise=self.answer)
 
     def to_html(self, path: str | Path) -> Path:
         """Writes one page that loads nothing, and returns its path.

@@ -89,9 +89,10 @@ def _parts(shown: View, trace: Trace | None, width: int) -> Iterator[RenderableT
     if shown.profile is not None:
         yield Text()
         yield from _strips(shown.profile, width)
-    for name in _SPARKLINES:
-        if name in shown.curves and len(shown.curves[name].steps) > 1:
-            yield from _sparkline(name.replace("_", " "), shown.curves[name], width)
+    curves = list(_curves(shown))
+    column = max(10, *(len(name) + 2 for name, _ in curves)) if curves else 10
+    for name, curve in curves:
+        yield from _sparkline(name.ljust(column), curve, width)
     yield from _over_the_run(shown, trace, width)
     for finding in shown.findings:
         yield Text()
@@ -169,18 +170,27 @@ def _over_the_run(shown: View, trace: Trace | None, width: int) -> Iterator[Text
         yield from _wrapped(" " * column, ", ".join(said), width, indent=column, style="dim")
 
 
+def _curves(shown: View) -> Iterator[tuple[str, Curve]]:
+    """Yields the curves that have more than a point; the loss before and after a change."""
+    for name in _SPARKLINES:
+        both = {"": shown.curves} if name not in shown.curves_after else {" before": shown.curves, " after": shown.curves_after}
+        for label, curves in both.items():
+            if name in curves and len(curves[name].steps) > 1:
+                yield f"{name.replace('_', ' ')}{label}", curves[name]
+
+
 def _sparkline(name: str, curve: Curve, width: int) -> Iterator[Text]:
     values = np.asarray(curve.values, np.float64)
     finite = values[np.isfinite(values)]
     if not len(finite):
-        yield Text(f"{name:<10}not finite at every step", style="bold magenta")
+        yield Text(f"{name}not finite at every step", style="bold magenta")
         return
     low, high = float(finite.min()), float(finite.max())
     last = f"  {_number(values[0])} → {_number(values[-1])} over {int(curve.steps[-1]) + 1:,} steps"
-    room = min(len(values), 40, max(8, width - 10 - len(last)))
+    room = min(len(values), 40, max(8, width - len(name) - len(last)))
     parts = [values[part] for part in np.array_split(np.arange(len(values)), room)]
     marks = [(NAN, "bold magenta") if not np.isfinite(p).all() else (_level(float(p.mean()), low, high), "") for p in parts]
-    yield Text.assemble((f"{name:<10}", "dim"), *marks, last)
+    yield Text.assemble((name, "dim"), *marks, last)
 
 
 def _level(value: float, low: float, high: float) -> str:

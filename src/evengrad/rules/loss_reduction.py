@@ -35,6 +35,7 @@ class LossReduction(Rule):
     title: ClassVar[str] = "the loss is summed over the batch"
     causes: ClassVar[tuple[str, ...]] = ("loss_reduction",)
     needs: ClassVar[tuple[str, ...]] = ("facts.loss",)
+    scale_dependent: ClassVar[bool] = True
     signal: ClassVar[tuple[str, str]] = ("batch_growth", "of the loss")
     helps: ClassVar[str] = "reduction='mean', or a rate divided by the batch's size"
     min_growth: float = 1.6
@@ -42,7 +43,7 @@ class LossReduction(Rule):
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         growth, samples, where = self.value(trace), trace.run.samples, "loss"
-        scaled, factor = _scaled(trace), loss_factor(trace)
+        scaled, factor = _scaled(trace), loss_factor(trace) if "loss" in trace.curves else None
         if growth > self.min_growth:
             limit, relation = self.min_growth, ">"
             message = f"twice the samples give ×{growth:.2f} the loss: it is summed over the {samples} of a batch, and so are its gradients"

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.faults import data, steps
 from benchmarks.faults.base import Program
+from benchmarks.faults.fifth.programs import PROGRAMS as FIFTH
 from benchmarks.faults.fourth.programs import PROGRAMS as FOURTH
 from benchmarks.faults.held_out.programs import PROGRAMS as HELD_OUT
 from evengrad.errors import unknown
@@ -203,4 +204,5 @@ PROGRAMS: dict[str, Program] = (
     {p.name: p for half, made in (("tuning", _tuning()), ("reported", _reported())) for p in (q.having(half=half) for q in made)}
     | HELD_OUT
     | FOURTH
+    | FIFTH
 )

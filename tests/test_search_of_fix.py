@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import evengrad as eg
 from evengrad import synthetic
-from evengrad.candidates import candidates
+from evengrad.candidates import alternatives, candidates
 from evengrad.errors import EvengradError, InputError
 from evengrad.monitor.guards.limits import Limits, learned
 from evengrad.parallel import can_fork, each
@@ -73,6 +73,22 @@ def test_what_an_intervention_showed_to_work_goes_before_what_was_not_tried_and_
 def test_nothing_is_added_twice_nor_a_second_norm() -> None:
     norm, other, rate = proposal("batch_norm", "a"), proposal("layer_norm", "a"), proposal("lower_rate", "b")
     assert candidates(report([norm, other, rate], ("a", "b")), (norm,)) == [(norm, rate)]
+
+
+def test_other_causes_of_a_finding_are_tried_last_and_where_its_cause_is_named_only_if_all_else_failed() -> None:
+    trace = synthetic.chain(3, grad_norm=1.0)
+    trace = replace(trace, facts=replace(trace.facts, optimizer={"name": "SGD", "lr": 0.1}, loop={"epochs": 2, "steps": 20}))
+    slow = Finding(code="OPT004", symptom="slow_convergence", severity="error", message="1")
+    own = proposal("momentum", "lr_too_low")
+    told = replace(report([own]), findings=(slow,), trace=trace)
+    found = candidates(told)
+    assert found[0] == (own,)
+    assert {"lr_too_low", "undertrained"} <= {p.cause for (p,) in found[1:]}
+    assert alternatives(told) == []
+    named = replace(told, findings=(replace(slow, cause="lr_too_low"),), causes=("lr_too_low",))
+    assert candidates(named) == [(own,)]
+    assert "undertrained" in {p.cause for (p,) in alternatives(named)}
+    assert "lr_too_low" not in {p.cause for (p,) in alternatives(named)}
 
 
 # ---------------------------------------------------------------- trainings

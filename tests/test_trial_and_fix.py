@@ -290,7 +290,12 @@ def test_a_minimised_metric_is_fixed_downwards() -> None:
 def test_a_rate_that_is_too_high_is_found_by_replay_and_lowered() -> None:
     x, _ = points()
     experiment = Experiment(
-        lambda: deep(nn.ReLU, 2), (x, x[:, :2].sin()), nn.MSELoss(), lambda m: torch.optim.SGD(m.parameters(), 1e3), epochs=3, batch_size=32
+        lambda: deep(nn.ReLU, 2),
+        (x, x[:, :2].sin()),
+        nn.MSELoss(),
+        lambda m: torch.optim.SGD(m.parameters(), 1e3),
+        epochs=100,
+        batch_size=32,
     )
     report = eg.diagnose(experiment)
     finding = next(f for f in report.findings if f.code == "NUM001")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from evengrad.changes import proposed
 from evengrad.remedies import discovered
 from evengrad.remedies.base import CLIP, NORM
 from evengrad.report import Report
+from evengrad.rules import discovered as rules
 from evengrad.types import SEVERITIES, Proposal
 
 _MOST = 12
@@ -16,11 +19,13 @@ def candidates(report: Report, base: Sequence[Proposal] = (), *, largest: int = 
     """Returns at most twelve sets of at most `largest` changes, best first, each with `base`.
 
     What removes the first root cause comes first, then, where there are several root causes, the best change for each of them together;
-    then second choices and what removes later causes, and last what no cause names but an intervention showed to work. A change that an
-    intervention showed to fail comes behind all others.
+    then second choices and what removes later causes, and what no cause names but an intervention showed to work. A change that an
+    intervention showed to fail comes behind all others. Last is what removes causes that such findings can have and the diagnosis did
+    not name: trials tell where it was mistaken.
     """
     held = {p.remedy for p in base}
-    ordered = [p for p in _ordered(report) if p.remedy not in held and not _again(p, base)]
+    known = list({p.summary: p for p in (*_ordered(report), *_possible(report, named=False))}.values())
+    ordered = [p for p in known if p.remedy not in held and not _again(p, base)]
     singles: list[tuple[Proposal, ...]] = [(p,) for p in ordered]
     together = tuple(_first_of_each(ordered, report.causes))
     if 1 < len(together) <= largest - len(base):
@@ -41,6 +46,23 @@ def _ordered(report: Report) -> list[Proposal]:
         return int(fails), cause, int(not works), order.get(proposal.remedy, 0) if works else 0, place
 
     return [p for _, p in sorted(enumerate(report.proposals), key=rank)]
+
+
+def alternatives(report: Report) -> list[tuple[Proposal, ...]]:
+    """Returns a change for each further cause that findings with a cause can have: what is left where that cause was a mistake."""
+    return [(p,) for p in _possible(report, named=True)][:_MOST]
+
+
+def _possible(report: Report, *, named: bool) -> Iterator[Proposal]:
+    """Yields the least change for each cause that findings which stand by themselves can have: those whose cause is named, or not."""
+    for finding in report.findings if report.trace is not None else ():
+        rule = rules().get(finding.code)
+        if rule is None or finding.effect_of is not None or finding.severity == SEVERITIES[-1] or (finding.cause is not None) != named:
+            continue
+        for cause in rule.causes:
+            if cause != finding.cause:
+                blamed = replace(finding, code="", symptom=None, cause=cause)
+                yield from (change.proposal for change in proposed([blamed], report.trace)[:1])
 
 
 def _first_of_each(ordered: Sequence[Proposal], causes: Sequence[str]) -> Iterator[Proposal]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evengrad.candidates import candidates
+from evengrad.candidates import alternatives, candidates
 from evengrad.errors import InputError
 from evengrad.examine import diagnose_run, errors
 from evengrad.judge import chosen_rules
@@ -87,8 +87,9 @@ def fix(
 
     The best change for the first root cause is trained at once, to the end. The others are tried for an eighth of a training, the better
     half of them for a quarter, and the best two to the end. What works best is diagnosed in its turn, and proved on the other seeds. Where
-    the loss is both the metric and at fault, all are judged by the loss that replaces it. Where errors are left, what they call for is
-    added; at the end, every change that the gain does not need is taken out again. The experiment itself is left as it is.
+    the loss is both the metric and at fault, all are judged by the loss that replaces it. Where nothing helps, what other causes of the
+    same findings call for is tried. Where errors are left, what they call for is added; at the end, every change that the gain does not
+    need is taken out again. The experiment itself is left as it is.
 
     Args:
         experiment: What to fix.
@@ -134,6 +135,8 @@ def fix(
     search.prepare(None if keep is None else Path(keep), workers)
     best = search.round(candidates(search.report, largest=max_remedies), None)
     base = best or search.closest(None)
+    if base is None:
+        base = best = search.round(alternatives(search.report), None)
     while base is not None and base.verdict != "fixed" and len(base.proposals) < max_remedies:
         grown = search.round(candidates(search.reports[described(base.proposals)], base.proposals, largest=max_remedies), best)
         base = grown if grown is not best else search.closest(base) if best is None else None

@@ -55,7 +55,9 @@ def alternatives(report: Report) -> list[tuple[Proposal, ...]]:
 
 def _possible(report: Report, *, named: bool) -> Iterator[Proposal]:
     """Yields the least change for each cause that findings which stand by themselves can have: those whose cause is named, or not."""
-    for finding in report.findings if report.trace is not None else ():
+    if report.trace is None:
+        return
+    for finding in report.findings:
         rule = rules().get(finding.code)
         if rule is None or finding.effect_of is not None or finding.severity == SEVERITIES[-1] or (finding.cause is not None) != named:
             continue

@@ -50,7 +50,8 @@ def _ordered(report: Report) -> list[Proposal]:
 
 def alternatives(report: Report) -> list[tuple[Proposal, ...]]:
     """Returns a change for each further cause that findings with a cause can have: what is left where that cause was a mistake."""
-    return [(p,) for p in _possible(report, named=True)][:_MOST]
+    found: list[tuple[Proposal, ...]] = [(p,) for p in _possible(report, named=True)]
+    return found[:_MOST]
 
 
 def _possible(report: Report, *, named: bool) -> Iterator[Proposal]:

@@ -92,7 +92,8 @@ def _enough(_: object) -> None:
 def test_the_rules_say_what_is_wrong_and_why(shop: Workshop) -> None:
     found = shop.judge(State.of(SICK))
     assert found["findings"][0]["code"] == "VAN001"
-    assert found["findings"][0]["cause"] == "bad hidden activation"
+    assert found["findings"][0]["cause"] == "the sigmoid activation"
+    assert {"words": "sigmoid and its derivative", "address": "/rules/activations.html#sigmoid"} in found["findings"][0]["links"]
     assert any(p["summary"].startswith("swap_activation") for p in found["proposals"])
     assert shop.judge(State(depth=3))["findings"] == []
 

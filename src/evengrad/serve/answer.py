@@ -80,7 +80,7 @@ def main() -> None:
         found = told(Path(sys.argv[1]), int(sys.argv[2]))
     except EvengradError as error:
         found = {"trouble": str(error)}
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

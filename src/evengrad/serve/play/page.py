@@ -127,10 +127,8 @@ def _views() -> Markup:
         el(
             "figcaption",
             "units by layer: ",
-            el("i", class_="chip dead"),
-            "dead (share of units) ",
-            el("i", class_="chip saturated"),
-            "saturated (share of values)",
+            el("span", el("i", class_="chip dead"), "dead (share of units) ", class_="bit"),
+            el("span", el("i", class_="chip saturated"), "saturated (share of values)", class_="bit"),
         ),
         el("div", id="units", class_="plot"),
     )

@@ -16,13 +16,16 @@ from evengrad.examine import check_rig
 from evengrad.judge import chosen_rules, report_of
 from evengrad.recording import Recording
 from evengrad.report import Report
+from evengrad.report.explained.links import links
+from evengrad.report.numbers import plural
+from evengrad.report.wording import cause_phrase, change_label
 from evengrad.rig import Rig
 from evengrad.serve.play import sight
 from evengrad.serve.play.network import experiment_of, plain, points
 from evengrad.serve.play.state import State
 from evengrad.trace.batch import Batch
 from evengrad.training import Experiment, build, first_batch, loop_facts, train, validation_of
-from evengrad.types import SEVERITIES, Finding, Proposal
+from evengrad.types import SEVERITIES, Finding, Proposal, Trace
 
 Frame = dict[str, Any]
 Pause = Callable[[Callable[[], Report]], None]  # is given what judges the training so far
@@ -74,10 +77,11 @@ class Workshop:
                 proposals |= {c.proposal.summary: c.proposal for c in proposed(late, seen.trace)}
         self._proposals.setdefault(plain(state), {}).update(proposals)
         ordered = sorted(findings.values(), key=lambda f: (SEVERITIES.index(f.severity), f.effect_of is not None))
-        looked = f"{len(report.checked)} rules before the first step"
+        looked = f"{plural(len(report.checked), 'rule')} before the first step"
         if seen is not None and seen.trace is not None:
-            looked += f", {len(seen.checked)} over {len(seen.trace.curves['loss'].steps):,} steps"
-        return {"findings": [_finding(f) for f in ordered], "proposals": [_proposal(p) for p in proposals.values()], "looked": looked}
+            looked += f", {len(seen.checked)} over {plural(len(seen.trace.curves['loss'].steps), 'step')}"
+        told = [_finding(f, report.trace) for f in ordered]
+        return {"findings": told, "proposals": [_proposal(p, report.trace) for p in proposals.values()], "looked": looked}
 
     def fix(self, state: State, *, named: str = "") -> Frame:
         """Tries changes by short trainings on the same seed, and chooses the best; with a name, that one alone.
@@ -100,8 +104,14 @@ class Workshop:
         if not tried:
             raise InputError("none of the changes that are offered fits this network")
         best = max(tried, key=lambda pair: -math.inf if pair[1] is None else pair[1])
-        rows = [{"summary": p.summary, "metric": metric, "code": p.code, "risk": p.risk} for p, metric in tried]
-        return {"before": before, "tried": rows, "fix": best[0].summary, "better": (best[1] or 0.0) > (before or 0.0)}
+        rows = [{"summary": p.summary, "label": change_label(p), "metric": metric, "code": p.code, "risk": p.risk} for p, metric in tried]
+        return {
+            "before": before,
+            "tried": rows,
+            "fix": best[0].summary,
+            "label": change_label(best[0]),
+            "better": (best[1] or 0.0) > (before or 0.0),
+        }
 
     def _rig(self, state: State) -> tuple[Rig, Batch]:
         rig = build(self._experiment(state), state.seed)
@@ -218,13 +228,15 @@ def _points(state: State) -> Frame:
     return {"x": [[round(float(v), 4) for v in row] for row in x], "y": [int(v) for v in y], "box": sight.box_of(split.x_train)}
 
 
-def _finding(finding: Finding) -> Frame:
+def _finding(finding: Finding, trace: Trace | None) -> Frame:
     kept = {name: getattr(finding, name) for name in ("code", "symptom", "severity", "message", "effect_of")}
-    return kept | {"cause": (finding.cause or "").replace("_", " ")}
+    read_on = [{"words": words, "address": f"/rules/{address}"} for words, address in links(finding, trace)[1:]]
+    return kept | {"cause": cause_phrase(finding.cause, trace) if finding.cause else "", "links": read_on}
 
 
-def _proposal(proposal: Proposal) -> Frame:
-    return {"summary": proposal.summary, "cause": proposal.cause.replace("_", " "), "risk": proposal.risk}
+def _proposal(proposal: Proposal, trace: Trace | None) -> Frame:
+    cause = cause_phrase(proposal.cause, trace) if proposal.cause else ""
+    return {"summary": proposal.summary, "label": change_label(proposal), "cause": cause, "risk": proposal.risk}
 
 
 def _known(value: float) -> float | None:

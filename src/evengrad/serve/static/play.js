@@ -51,7 +51,7 @@ const into = () => {
   find("#preset").value = chosen;
   find("#note").textContent = presets[chosen]?.note ?? "A state of your own; its address is a link to it.";
   find("#undo").hidden = !state.fix;
-  find("#applied").textContent = state.fix ? `Applied: ${state.fix}.` : "";
+  find("#applied").textContent = state.fix ? `Applied: ${state.fix.replaceAll("->", "→").replace(/^swap_activation /, "").replaceAll("_", " ")}.` : "";
 };
 
 /* --- pictures --- */
@@ -201,12 +201,13 @@ const answer = (title, ...children) => { find("#answers").hidden = false; find("
 
 const told = (f) => node("div", { class: `finding ${f.severity}` },
   node("div", {}, node("div", { class: "sev" }, f.severity.toUpperCase()), node("div", { class: "code" }, node("a", { href: `/rules/${encodeURIComponent(f.code)}.html` }, f.code))),
-  node("div", {}, node("div", {}, f.message), f.cause ? node("p", { class: "why" }, node("b", {}, "Cause: "), `${f.cause}.`) : null, f.effect_of ? node("p", { class: "why" }, `It follows from ${f.effect_of}.`) : null));
+  node("div", {}, node("div", {}, f.message), f.cause ? node("p", { class: "why" }, node("b", {}, "Cause: "), `${f.cause}.`) : null, f.effect_of ? node("p", { class: "why" }, `It follows from ${f.effect_of}.`) : null,
+    f.links.length ? node("p", { class: "read-on" }, "Read on: ", ...f.links.map((l) => node("a", { href: l.address }, l.words))) : null));
 
 const offer = (p) => {
   const button = node("button", { type: "button", class: "button" }, "Try it");
   button.addEventListener("click", () => fix(p.summary));
-  return node("div", { class: "idea offer" }, button, node("b", {}, p.summary), node("span", { class: "note" }, [p.cause && `against ${p.cause}`, p.risk && `cost: ${p.risk}`].filter(Boolean).join("; ")));
+  return node("div", { class: "idea offer" }, button, node("b", {}, p.label), node("span", { class: "note" }, [p.cause && `against ${p.cause}`, p.risk && `cost: ${p.risk}`].filter(Boolean).join("; ")));
 };
 
 const wrong = () => busy(find("#wrong"), "asking the rules", async () => {
@@ -224,7 +225,7 @@ const fix = (named = "") => busy(find("#fix"), "trying changes by short training
   if (state.fix) { state.fix = ""; }
   const found = await ask("fix", { named });
   const rows = [node("tr", {}, node("th", { scope: "row" }, "nothing changed"), node("td", { class: "n" }, percent(found.before)))];
-  for (const t of found.tried) rows.push(node("tr", { class: t.summary === found.fix ? "chosen" : null }, node("th", { scope: "row" }, `${t.summary === found.fix ? "✓ " : ""}${t.summary}`), node("td", { class: "n" }, percent(t.metric))));
+  for (const t of found.tried) rows.push(node("tr", { class: t.summary === found.fix ? "chosen" : null }, node("th", { scope: "row" }, `${t.summary === found.fix ? "✓ " : ""}${t.label}`), node("td", { class: "n" }, percent(t.metric))));
   const head = node("tr", {}, node("th", { scope: "col" }, "change"), node("th", { scope: "col", class: "n" }, "right after a short training"));
   const chosen = found.tried.find((t) => t.summary === found.fix);
   const code = chosen?.code ? [node("h3", { class: "head" }, "In your code"), node("pre", { tabindex: "0", "aria-label": "code to change" }, ...chosen.code.split("\n").map((l) => node("span", { class: { "+": "add", "-": "del" }[l[0]] }, `${l}\n`)))] : [];
@@ -232,7 +233,7 @@ const fix = (named = "") => busy(find("#fix"), "trying changes by short training
   before = was;
   past = curveWas;
   await change({ fix: found.fix }, { keep: true });
-  say(`applied: ${found.fix}`);
+  say(`applied: ${found.label}`);
   if (ran || curveWas) await train();
 });
 

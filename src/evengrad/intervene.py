@@ -105,7 +105,7 @@ def _challenged(
 ) -> tuple[tuple[Finding, ...], list[Intervention]]:
     """Names what does better than a smaller rate in the place of the rate, or where a run that broke out has no cause yet."""
     told = [f for f in findings if f.severity != SEVERITIES[-1] and f.effect_of is None]
-    shaken = next((f for f in told if f.cause == "lr_too_high" or (f.cause is None and f.symptom in WILD)), None)
+    shaken = next((f for f in told if f.cause == "lr_too_high" or (f.cause is None and f.symptom in WILD - {"loss_spike"})), None)
     if bench.experiment is None or shaken is None or "loss" not in trace.curves:
         return tuple(findings), tried
     winner, more = Rivals(bench.experiment, trace, bench.rig.seed, 2 * bench.seconds).winner(shaken)

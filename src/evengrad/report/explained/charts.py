@@ -15,6 +15,7 @@ from evengrad.types import Series
 WIDTH, HEIGHT = 420, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 24
 _POINTS = 240  # of a line; beyond, neighbours are averaged
+_ROWS = 9  # of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ class Axes:
     bands: tuple[tuple[float, float], ...] = ()
 
 
-def chart(name: str, lines: Sequence[Line], axes: Axes) -> Markup:
-    """Draws lines on one pair of axes, with a legend of their names under it."""
+def chart(name: str, lines: Sequence[Line], axes: Axes, *, table: bool = True) -> Markup:
+    """Draws lines on one pair of axes, with a legend of their names and a table of some of their values under it."""
 
     def across(x: float) -> float:
         return _LEFT + (x - first) / ((last - first) or 1.0) * (WIDTH - _LEFT - _RIGHT)
@@ -75,7 +76,29 @@ def chart(name: str, lines: Sequence[Line], axes: Axes) -> Markup:
     legend = [el("span", _swatch(line.look), line.name) for line in lines]
     marks = (("mark-zero", "zero", "exactly zero"), ("mark-nan", "nan", "not finite"))
     legend += [el("span", el("i", class_=look), word) for mark, look, word in marks if any(mark in part for part in parts)]
-    return el("figure", drawn, el("figcaption", *legend, class_="legend"), class_="chart")
+    return el("figure", drawn, el("figcaption", *legend, class_="legend"), _table(lines, axes) if table else None, class_="chart")
+
+
+def _table(lines: Sequence[Line], axes: Axes) -> Markup:
+    """The lines' values at a few places, for who cannot see them."""
+    long = max(lines, key=lambda line: len(line.x))
+    share = (long.x[0], long.x[-1]) == (0.0, 1.0)
+    picks = np.unique(np.linspace(0, len(long.x) - 1, _ROWS).round().astype(int))
+    ends = {int(picks[0]): axes.left, int(picks[-1]): axes.right}
+    rows = []
+    for i in picks:
+        where = i / max(1, len(long.x) - 1)
+        values = [line.y[round(where * (len(line.y) - 1))] for line in lines]
+        head = el("th", ends.get(int(i), f"{long.x[i]:.0%}" if share else number(float(f"{long.x[i]:.3g}"))), scope="row")
+        rows.append(el("tr", head, *(el("td", _value(float(v), axes), class_="n") for v in values)))
+    titles = el("tr", el("th", "", scope="col"), *(el("th", line.name, scope="col", class_="n") for line in lines))
+    return el("details", el("summary", "As a table"), el("table", el("thead", titles), el("tbody", *rows)))
+
+
+def _value(value: float, axes: Axes) -> str:
+    if math.isnan(value):
+        return "–"
+    return "not finite" if math.isinf(value) else "exactly zero" if axes.log and value == 0 else number(float(f"{value:.3g}"))
 
 
 def pair_axes(low: float, high: float, log: bool) -> tuple[float, float]:

@@ -36,6 +36,12 @@ INITIALISERS = (
     Initialiser(name="he", variance=2.0, formula="2 / fan_in", made_for="ReLU and what resembles it (He et al. 2015)"),
     Initialiser(name="lecun", variance=1.0, formula="1 / fan_in", made_for="SELU (LeCun et al. 1998, Klambauer et al. 2017)"),
     Initialiser(
+        name="orthogonal",
+        variance=1.0,
+        formula="1 / fan_in, rows at right angles",
+        made_for="deep linear and tanh networks, of which each layer keeps every length (Saxe et al. 2014)",
+    ),
+    Initialiser(
         name="torch default",
         variance=1.0 / 3.0,
         formula="1 / (3 fan_in)",

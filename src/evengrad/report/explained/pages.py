@@ -114,7 +114,7 @@ def initialiser_card(initialiser: Initialiser) -> Markup:
         axes = Axes(low=low, high=high, log=True, left="layer 1", right=f"layer {DEPTH}")
         depth = np.arange(1.0, DEPTH + 1)
         lines = [Line(name=f.activation, look=look, x=depth, y=v) for f, look, v in zip(found, _LOOKS, shown, strict=True)]
-        charts.append(el("div", el("p", title, class_="note"), chart(f"{initialiser.name}: {title}", lines, axes)))
+        charts.append(el("div", el("p", title, class_="note"), chart(f"{initialiser.name}: {title}", lines, axes, table=False)))
     told = el("p", el("b", f"variance {initialiser.formula}"), f" · {initialiser.made_for}", class_="note")
     head = el(
         "tr",

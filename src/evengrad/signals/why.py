@@ -109,7 +109,8 @@ def _uphill(trace: Trace, at: int | None) -> bool:
 
 
 def _piles_up(trace: Trace, at: int | None) -> bool:
-    return ((trace.facts.loop or {}).get("accumulated") or 0.0) > 0.5
+    penalty = _median(trace, "extra_shrink", empty=0.0) > 0.9  # what comes on top points to zero weights, and is alike from step to step
+    return ((trace.facts.loop or {}).get("accumulated") or 0.0) > 0.5 and not penalty
 
 
 def _stopped(trace: Trace, at: int | None) -> bool:
@@ -132,7 +133,8 @@ def _rounded_away(trace: Trace, at: int | None) -> bool:
 def _clipped_away(trace: Trace, at: int | None) -> bool:
     with np.errstate(all="ignore"):
         kept = trace.column("grad_norm") / trace.column("grad_raw_norm")
-    return bool(np.isfinite(kept).any() and np.nanmedian(kept) < 0.02)
+    along = _median(trace, "grad_agreement") > 0.9  # a clip keeps the direction; the gradient of another batch has its own
+    return bool(along and np.isfinite(kept).any() and np.nanmedian(kept) < 0.02)
 
 
 def _shrunk(trace: Trace, at: int | None) -> bool:
@@ -176,7 +178,8 @@ def _frozen(trace: Trace, at: int | None) -> bool:
 def _few_to_normalise(trace: Trace, at: int | None) -> bool:
     """True if batch norms take their statistics over one or two samples."""
     norms = (trace.facts.modules or {}).get("norms", ())
-    return trace.run.samples <= 2 and any("BatchNorm" in str(norm.get("kind")) for norm in norms)
+    samples = min(trace.run.samples, (trace.facts.loop or {}).get("piece") or trace.run.samples)
+    return samples <= 2 and any("BatchNorm" in str(norm.get("kind")) for norm in norms)
 
 
 def _summed(trace: Trace, at: int | None) -> bool:

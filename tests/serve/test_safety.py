@@ -71,6 +71,19 @@ def test_a_running_run_is_not_deleted(client: TestClient, store: Path, key: Key)
     assert "being written" in answer.text
 
 
+def test_another_page_may_lead_here_but_not_load_from_here(client: TestClient) -> None:
+    for site in ("cross-site", "same-site"):  # another port of this machine is the same site
+        for mode, dest in (("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe")):
+            headers = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+            assert client.get("/", headers=headers).status_code == 403
+        assert (
+            client.get("/", headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}).status_code == 200
+        )
+    assert (
+        client.get("/", headers={"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}).status_code == 200
+    )
+
+
 def test_every_answer_has_a_strict_policy(client: TestClient, key: Key) -> None:
     for address in ("/", "/api/runs", f"/runs/{key('tanh')}", "/play", "/trash", "/static/run.js", "/nowhere", "/rules"):
         headers = client.get(address).headers

@@ -44,12 +44,13 @@ def is_odd(plane: Plane) -> bool:
 
 
 def range_of(plane: Plane) -> str:
-    """Returns `0.33 to 1.2 of the first layer`, over all layers and steps."""
+    """Returns `0.33 to 1.2 of the first layer`, or `0% of the units`, over all layers and steps."""
     known = np.concatenate([side[np.isfinite(side)] for side in (plane.pooled.least, plane.pooled.greatest)])
     if not len(known):
         return "nothing finite"
     said = percent if plane.scale == "fraction" else number
-    return f"{said(float(known.min()))} to {said(float(known.max()))}{plane.unit}"
+    low, high = said(float(known.min())), said(float(known.max()))
+    return f"{low}{plane.unit}" if low == high else f"{low} to {high}{plane.unit}"
 
 
 def _label(trace: Trace, first: int, last: int) -> str:

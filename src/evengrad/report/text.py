@@ -14,6 +14,7 @@ from rich.text import Text
 
 from evengrad.report.events import Happenings
 from evengrad.report.numbers import number
+from evengrad.report.planes import Plane
 from evengrad.report.profile import Bar, Profile
 from evengrad.report.report import Report
 from evengrad.report.strips import ends, is_odd, range_of, strips
@@ -151,23 +152,39 @@ def _over_the_run(shown: View, trace: Trace | None, width: int) -> Iterator[Text
     if trace is None or len(trace.steps) < 2:
         return
     yield Text()
-    for plane in sorted(shown.planes, key=is_odd):
+    if shown.after is None:
+        yield from _planes(shown.planes, trace, "", width)
+        return
+    yield from _planes(shown.planes, trace, "before", width)
+    yield Text()
+    yield from _planes(shown.planes_after, shown.after, "after", width)
+
+
+def _planes(planes: Sequence[Plane], trace: Trace, label: str, width: int) -> Iterator[Text]:
+    column = 16 if not label else 17 + len(label)
+    for plane in sorted(planes, key=is_odd):
         if not is_odd(plane):
-            yield from _wrapped(Text(f"{plane.key:<16}  ", "dim"), f"{range_of(plane)}, all layers and steps", width, indent=18)
+            head = f"{plane.key} {label}".strip().ljust(column)
+            yield from _wrapped(Text(f"{head}  ", "dim"), f"{range_of(plane)}, all layers and steps", width, indent=column + 2)
             continue
-        rows = list(strips(plane, trace, max(10, width - 16)))
-        column = max(len(label) for label, _ in rows) + 2
-        yield Text()
-        yield from _wrapped(
-            "", f"{plane.key}: {plane.title}, step {int(trace.steps[0]):,} to {int(trace.steps[-1]):,}", width, indent=2, style="dim"
-        )
-        for label, bars in rows:
-            yield Text.assemble((label.ljust(column), "dim"), *map(block, bars))
-        low, high = ends(plane)
-        states = {b.state for _, bars in rows for b in bars}
-        said = [f"{BLOCKS[0]} {low} {plane.low}", f"{BLOCKS[-1]} {high} {plane.high}"]
-        said += [f"{_MARKS[s][0]} {word}" for s, word in _STATES if s in states]
-        yield from _wrapped(" " * column, ", ".join(said), width, indent=column, style="dim")
+        yield from _plane(plane, trace, label, width)
+
+
+def _plane(plane: Plane, trace: Trace, label: str, width: int) -> Iterator[Text]:
+    rows = list(strips(plane, trace, max(10, width - 16)))
+    column = max(len(name) for name, _ in rows) + 2
+    yield Text()
+    head = f"{plane.key} {label}".strip()
+    yield from _wrapped(
+        "", f"{head}: {plane.title}, step {int(trace.steps[0]):,} to {int(trace.steps[-1]):,}", width, indent=2, style="dim"
+    )
+    for name, bars in rows:
+        yield Text.assemble((name.ljust(column), "dim"), *map(block, bars))
+    low, high = ends(plane)
+    states = {b.state for _, bars in rows for b in bars}
+    said = [f"{BLOCKS[0]} {low} {plane.low}", f"{BLOCKS[-1]} {high} {plane.high}"]
+    said += [f"{_MARKS[s][0]} {word}" for s, word in _STATES if s in states]
+    yield from _wrapped(" " * column, ", ".join(said), width, indent=column, style="dim")
 
 
 def _curves(shown: View) -> Iterator[tuple[str, Curve]]:

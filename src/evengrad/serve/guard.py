@@ -73,6 +73,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != named:
             return PlainTextResponse("requests of other pages are not answered", 403)
+        if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"} and not _is_link(scope, headers):
+            return PlainTextResponse("requests of other pages are not answered", 403)
         if scope["method"] not in {"GET", "HEAD"} and not self._right(headers.get(TOKEN_HEADER, "")):
             return PlainTextResponse(f"a change needs the header {TOKEN_HEADER}; reload the page", 403)
         return None if self._open else self._entry(scope, headers)
@@ -102,6 +104,11 @@ class Guard:
 
     def _right(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _is_link(scope: Scope, headers: Headers) -> bool:
+    """Whether someone followed a link: another page may lead here, but not load from here."""
+    return scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 def _cookie(header: str) -> str:

@@ -103,18 +103,19 @@ def main() -> None:
     options = parser.parse_args()
     os.nice(5)
     chosen = [c.name for c in cases(options.half) if not options.only or any(o in c.name for o in options.only)][:: options.every]
-    rows = []
+    rows, lost = [], 0
     with ProcessPoolExecutor(options.workers) as pool:
         for done in as_completed([pool.submit(partial(fixed, name)) for name in chosen]):
-            if done.exception() is not None:
-                print(done.exception(), flush=True)
+            if done.exception() is not None:  # one that takes too long, too
+                print(f"not counted: {done.exception()}", flush=True)
+                lost += 1
                 continue
             row = done.result()
             rows.append(row)
             told = f"{row['verdict']}; {row['chosen'] or 'nothing'}; {row['chosen_score']} of {row['wanted']}"
             print(f"{row['name']}: {row['needed'] or 'no'} ({told})", flush=True)
     rows.sort(key=lambda row: row["name"])
-    found = summary(rows)
+    found = summary(rows) | {"not_counted": lost}
     print(json.dumps(found, indent=1))
     if options.write:
         command = "python -m benchmarks.faults.fixing " + " ".join(sys.argv[1:])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from evengrad.trace.batch import Loss
 
-_STEPS = 20
-_FIRST, _SHRINK = 2.0, 0.75  # of the answers' scale: eight scales to walk, and the last step is a hundredth
+_STEPS = 12
+_FIRST, _SHRINK = 2.0, 0.65  # of the answers' scale: nearly six scales to walk, and the last step is a hundredth
 _FAR = 12  # doublings of a scale: four thousand
 _WALKED = 0.8  # of the longest way: who comes so far has not arrived
 _LINEAR = 1.6  # a loss that falls in proportion to the way falls twice as much over a doubled one; a logarithm the same again

@@ -56,9 +56,9 @@ def keep_run(folder: Path, name: str = "stuck", *, gain: float = 0.24, steps: in
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, port: int = 0) -> Iterator[str]:
     """Serves a folder from a thread, and gives the address without its last slash."""
-    server, bound, address = prepare(folder, host="127.0.0.1", port=0, token=None)
+    server, bound, address = prepare(folder, host="127.0.0.1", port=port, token=None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     until = time.monotonic() + 20

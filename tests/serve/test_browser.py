@@ -183,6 +183,21 @@ def test_a_real_training_is_followed(page: Any, runs: Path, tmp_path: Path) -> N
     wait(page, lambda: page.locator("#state").inner_text() == "not running")
 
 
+def test_a_view_comes_back_with_its_server(browser: Any, tmp_path: Path) -> None:
+    path = keep_run(tmp_path, "patient")
+    with served(tmp_path) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("link", name="patient", exact=True).click()
+        wait(page, lambda: page.locator("canvas.heat").count() == 1)
+    wait(page, lambda: "trying again" in page.locator("#state").inner_text())
+    keep_run(tmp_path, "other", steps=77).rename(path)  # written to meanwhile
+    with served(tmp_path, int(address.rpartition(":")[2])):
+        wait(page, lambda: "77 steps" in page.locator(".report .meta").first.inner_text())
+        assert page.locator("#state").inner_text() == "not running"
+        page.close()
+
+
 def _steps_shown(page: Any, seconds: float) -> list[tuple[int, float]]:
     """Returns each number of steps that the page told, and when it did so first."""
     seen: list[tuple[int, float]] = []

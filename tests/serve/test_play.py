@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +156,23 @@ def test_a_process_that_is_stuck_is_killed_and_another_takes_its_place(client: T
     assert answer.status_code == 504
     assert "its process was stopped" in answer.text
     assert _ask(client, "look").status_code == 200
+
+
+def test_a_look_that_waits_behind_a_stuck_training_is_answered_by_the_next_process(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, start = [], process.Worker.start
+
+    async def started(worker: process.Worker) -> None:
+        await start(worker)
+        made.append(worker)
+
+    monkeypatch.setattr(process.Worker, "start", started)
+    assert _ask(client, "look").status_code == 200
+    os.kill(made[-1]._process.pid, signal.SIGSTOP)  # as if it were lost in a kernel
+    monkeypatch.setitem(process.PATIENCE, "stop", 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_ask, client, "look", state={"depth": 3})
+        time.sleep(0.1)
+        assert _ask(client, "stop").status_code == 504
+        assert waiting.result().status_code == 200

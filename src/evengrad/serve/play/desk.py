@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from evengrad.errors import InputError
 from evengrad.serve.live import event, stream
-from evengrad.serve.play.process import PATIENCE, Message, Worker
+from evengrad.serve.play.process import PATIENCE, Ended, Message, Worker
 from evengrad.serve.play.state import State
 
 _GLANCE, _ALIVE, _GRACE = 0.5, 15.0, 20.0  # seconds between two looks; of silence; after which a closed page's process ends
@@ -43,18 +43,28 @@ class Desk:
         try:
             message = await _message(request)
             state = vars(State.of(message.get("state", {})))
-            worker = await self._worker(message["session"])
             asked = {"state": state, "points": bool(message.get("points")), "named": str(message.get("named") or "")[:200]}
             try:
-                answer = await worker.ask(message["do"], asked)
+                answer = await self._asked(message["session"], message["do"], asked)
+            except Ended as error:
+                if message["do"] != "look":
+                    raise
+                answer = await self._asked(message["session"], "look", asked)  # what ended was stuck on something else
             except TimeoutError:
-                worker.kill()
                 return PlainTextResponse("the network took too long; its process was stopped, the next change starts another", 504)
         except InputError as error:
             return PlainTextResponse(str(error), 400)
         if "error" in answer:
             return PlainTextResponse(answer["error"], 422)
         return JSONResponse({k: v for k, v in answer.items() if k != "id"} | {"run": answer["id"]})
+
+    async def _asked(self, session: str, what: str, message: Message) -> Message:
+        worker = await self._worker(session)
+        try:
+            return await worker.ask(what, message)
+        except TimeoutError:
+            worker.kill()
+            raise
 
     async def frames(self, request: Request) -> Response:
         """Streams what a page's training shows."""

@@ -162,7 +162,7 @@ const change = (changes, { keep = false } = {}) => {
 };
 
 const train = async () => {
-  if (training) { over = run ?? over; run = null; idle(); await ask("stop").catch((e) => say(e.message, true)); return; }
+  if (training) { over = run ?? over; run = null; idle(); say("stopped"); await ask("stop").catch((e) => say(e.message, true)); return; }
   losses = { steps: [], values: [] };
   over = run ?? over;
   run = null;

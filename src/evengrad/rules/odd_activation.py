@@ -29,6 +29,7 @@ class OddActivation(Rule):
         max_passes: Largest healthy ratio.
         max_size: Largest healthy size of what comes out, in that of the noise; and its inverse times `min_passes` the smallest.
         min_decades: Decades that the layers together lose or gain from which on it is told.
+        max_noise: Largest share of noise in the output's variance at which what comes out is the activation's own, in [0, 1].
 
     Reference: Glorot & Bengio 2010, sec. 3; He et al. 2015, eq. 10; Sitzmann et al. 2020 (sines need weights of their own).
     """
@@ -46,11 +47,14 @@ class OddActivation(Rule):
     max_passes: float = 1.6
     max_size: float = 1.6
     min_decades: float = 1.2
+    max_noise: float = 0.5
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         odd, decades = self._odd(trace), self.value(trace)
         if not odd or not abs(decades) > self.min_decades or thrives(trace):
             return
+        if float((trace.facts.head or {}).get("noise", 0.0)) > self.max_noise:
+            return  # something adds noise between the layers: regularisation, whatever the activation
         worst, kind = max(((way, *self._told(way)) for way in odd), key=lambda found: abs(found[2]))[:2]
         what = "a gradient" if kind == "passes" else "what is sent on"
         message = (
@@ -94,6 +98,8 @@ class OddActivation(Rule):
             ]
             return synthetic.run(replace(made, facts=Facts(loss={"baseline": 2.3}, modules={"between": ways})), loss=loss)
 
+        noisy = net(1.0, 8.0)
+        noisy = replace(noisy, facts=replace(noisy.facts, head={"noise": 0.9}))
         return Examples(
             sick=(net(0.21, 0.54), net(0.14, 0.6, depth=3), net(21.0, 0.7), net(1.0, 4.1), net(0.05, 0.05), net(0.33, 0.4)),
             healthy=(
@@ -104,6 +110,7 @@ class OddActivation(Rule):
                 net(0.21, 0.54, odd=2),
                 net(0.21, 0.54, norm="layer_norm"),
                 net(0.21, 0.54, loss=2.3 * np.exp(-np.arange(100) / 20)),
+                noisy,
                 replace(net(0.21, 0.54), facts=Facts(modules={"norms": []})),  # not looked at
             ),
         )

@@ -232,3 +232,13 @@ def test_an_effect_stands_under_what_it_follows_from_and_ideas_are_against_the_r
     text, page = str(report), report.to_json()
     assert "brings  VAN001" in text
     assert Report.from_json(page) == report
+
+
+def test_a_verdict_is_as_grave_as_what_its_root_brings_about(samples: ModuleType) -> None:
+    base = samples.check()
+    root = replace(base.findings[1], code="INI001", symptom=None, cause="init_activation_mismatch")
+    brought = replace(base.findings[0], effect_of="INI001", cause=None)
+    verdict = view(replace(base, findings=(root, brought), causes=("init_activation_mismatch",), trainability=None)).verdict
+    assert (verdict.tone, verdict.headline) == ("bad", "This network has a fault: its gradient vanishes on its way down.")
+    assert "Cause: an initialisation made for another activation" in verdict.detail
+    assert verdict.figure == "×0.24"

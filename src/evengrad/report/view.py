@@ -158,17 +158,20 @@ def _verdict(report: Report) -> Verdict:
         return _healthy(report)
     first = report.causes[:1]
     worst = next((f for f in standing if f.cause in first and f.symptom), standing[0])  # what the others follow from
+    cause = worst.cause or (report.causes[0] if report.causes else None)
+    brought = [f for f in report.findings if f.effect_of == worst.code]
+    severe = any(f.severity == "error" for f in (worst, *brought))
+    worst = worst if worst.symptom else next((f for f in brought if f.symptom), worst)  # a root that shows itself in what it brings about
     clause, chance = wording.symptom_clause(worst.symptom), report.trainability
-    if chance is not None and chance < 0.2 and worst.severity == "error":
+    if chance is not None and chance < 0.2 and severe:
         headline = f"This network is unlikely to train: {clause}."
     elif chance is not None and chance > 0.8:
         headline = f"This network can train, but {clause}."
     else:
-        headline = f"This network has a {'fault' if worst.severity == 'error' else 'weakness'}: {clause}."
-    cause = worst.cause or (report.causes[0] if report.causes else None)
+        headline = f"This network has a {'fault' if severe else 'weakness'}: {clause}."
     detail = gradient_word(report, worst) or wording.sentence(worst.message)
     detail += f" Cause: {wording.cause_phrase(cause, report.trace)}." if cause else ""
-    tone = "bad" if worst.severity == "error" else "warn"
+    tone = "bad" if severe else "warn"
     return Verdict(tone=tone, headline=headline, detail=detail, **_chance(report, worst))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -59,8 +60,26 @@ def _both(reports: tuple[Report, Report], links: tuple[str, str]) -> Markup:
         el("h2", "What changed", class_="head"),
         el("div", _table(reports), class_="card"),
         el("h2", "On one axis", class_="head") if drawn else None,
-        el("div", _key(reports), el("div", *drawn, class_="halves"), data, class_="card", id="curves") if drawn else None,
+        el("div", _key(reports), el("div", *drawn, class_="halves"), _ends(reports), data, class_="card", id="curves") if drawn else None,
     )
+
+
+def _ends(reports: tuple[Report, Report]) -> Markup:
+    """The curves' first, lowest, highest and last values, for who cannot see them."""
+    rows = []
+    for name in _CURVES:
+        for report in reports:
+            curve = None if report.trace is None else report.trace.curves.get(name)
+            if curve is None or not len(curve.values):
+                continue
+            finite = curve.values[abs(curve.values) < float("inf")]
+            ends = [curve.values[0], *((finite.min(), finite.max()) if len(finite) else (math.nan, math.nan)), curve.values[-1]]
+            cells = [el("td", number(float(v)) if math.isfinite(v) else "not finite", class_="n") for v in ends]
+            rows.append(el("tr", el("th", f"{name.replace('_', ' ')}, {report.run.name}", scope="row"), *cells))
+    titles = (("curve", None), ("first", "n"), ("lowest", "n"), ("highest", "n"), ("last", "n"))
+    head = el("tr", *(el("th", word, scope="col", class_=kind) for word, kind in titles))
+    table = el("div", el("table", el("thead", head), el("tbody", *rows)), class_="scroll")
+    return el("details", el("summary", "As a table"), table)
 
 
 def _key(reports: tuple[Report, Report]) -> Markup:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from evengrad.errors import InputError
 from evengrad.serve.live import event, stream
-from evengrad.serve.play.process import PATIENCE, Ended, Message, Worker
+from evengrad.serve.play.process import PATIENCE, EndedError, Message, Worker
 from evengrad.serve.play.state import State
 
 _GLANCE, _ALIVE, _GRACE = 0.5, 15.0, 20.0  # seconds between two looks; of silence; after which a closed page's process ends
@@ -46,7 +46,7 @@ class Desk:
             asked = {"state": state, "points": bool(message.get("points")), "named": str(message.get("named") or "")[:200]}
             try:
                 answer = await self._asked(message["session"], message["do"], asked)
-            except Ended as error:
+            except EndedError:
                 if message["do"] != "look":
                     raise
                 answer = await self._asked(message["session"], "look", asked)  # what ended was stuck on something else

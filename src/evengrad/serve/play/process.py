@@ -22,7 +22,7 @@ _SILENT = 30.0  # seconds without a frame after which a training is stuck
 _LINE = 8 * 2**20  # bytes of an answer
 
 
-class Ended(InputError):
+class EndedError(InputError):
     """The process ended while something was asked of it."""
 
 
@@ -63,11 +63,11 @@ class Worker:
 
         Raises:
             TimeoutError: if none came in time; the process is stuck.
-            Ended: if the process ended.
+            EndedError: if the process ended.
         """
         await asyncio.wait_for(self._ready.wait(), _BEGIN)
         if self._process is None or self._process.stdin is None or not self.alive:
-            raise Ended("the process that networks run in has ended; the next change starts another")
+            raise EndedError("the process that networks run in has ended; the next change starts another")
         number = next(self._numbers)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
@@ -114,7 +114,7 @@ class Worker:
         self.training = False
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(Ended("the process that networks run in ended; the next change starts another"))
+                future.set_exception(EndedError("the process that networks run in ended; the next change starts another"))
         self._put({"ended": "the process that networks run in ended"})
 
     def _sort(self, message: Message) -> None:

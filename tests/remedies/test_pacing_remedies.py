@@ -16,6 +16,7 @@ from evengrad.errors import InputError
 from evengrad.remedies import discovered
 from evengrad.remedies.larger_batch import joined
 from evengrad.remedies.pacing import Paced
+from evengrad.remedies.smaller_batch import cut
 from evengrad.rig import Rig
 from evengrad.trace.batch import Batch
 from evengrad.training import build, first_batch, train
@@ -191,6 +192,34 @@ def test_a_pace_is_kept_exactly(pace: float) -> None:
     for k in range(1, 61):
         schedule.step()
         assert count.steps == int(k * pace + 1e-9)
+
+
+def test_a_long_run_is_not_made_sixteen_times_as_long() -> None:
+    made = proposals("train_longer", blamed("undertrained"), trace_of(experiment(epochs=100)))
+    assert [p.options["factor"] for p in made] == [4]
+
+
+# ---------------------------------------------------------------- smaller_batch
+
+
+def test_large_batches_are_cut_into_more_steps_and_learn_more() -> None:
+    given = experiment(epochs=2, optimizer=sgd(0.05), batch_size=256)
+    (made,) = proposals("smaller_batch", blamed("undertrained"), trace_of(given))
+    before, after = train(given), train(given.repaired([made]))
+    assert len(after.losses) == 8 * len(before.losses)
+    assert after.metric > before.metric + 0.05
+    assert proposals("smaller_batch", blamed("undertrained"), trace_of(experiment(batch_size=64))) == []
+    keeps(given, made)
+
+
+def test_parts_of_a_batch_hold_each_sample_once_along_either_axis() -> None:
+    x, hidden, fixed = torch.arange(10.0).reshape(5, 2), torch.arange(15).reshape(3, 5), torch.zeros(7)
+    parts = list(cut(lambda _epoch: iter([Batch((x, hidden, fixed), x[:, 0])]), 4, 0))
+    assert [p.samples for p in parts] == [2, 3]
+    assert torch.equal(torch.cat([p.inputs[0] for p in parts]), x)
+    assert torch.equal(torch.cat([p.inputs[1] for p in parts], 1), hidden)
+    assert all(p.inputs[2] is fixed for p in parts)
+    assert torch.equal(torch.cat([p.targets for p in parts]), x[:, 0])
 
 
 # ---------------------------------------------------------------- larger_batch

@@ -21,6 +21,7 @@ class TrainLonger(Remedy):
     Attributes:
         steps: Fewest steps that the first proposal comes to; a run of a dozen needs more than a few dozen.
         factor: Smallest factor of the first proposal, and that by which the second one is larger.
+        most: Steps up to which there is a second one: sixteen times a long training is no repair.
 
     Reference: Hoffer, Hubara & Soudry 2017, Train longer, generalize better, https://arxiv.org/abs/1705.08741.
     """
@@ -33,11 +34,12 @@ class TrainLonger(Remedy):
     shows_at_once: ClassVar[bool] = False
     steps: int = 500
     factor: int = 4
+    most: int = 3000
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         epochs, steps = (int((trace.facts.loop or {}).get(k) or 0) for k in ("epochs", "steps"))
         least = max(self.factor, math.ceil(self.steps / steps)) if steps else self.factor
-        for factor in (least, self.factor * least) if epochs else ():
+        for factor in [f for f in (least, self.factor * least) if f == least or f * steps <= self.most] if epochs else ():
             yield Proposal(
                 remedy=self.name,
                 options={"factor": factor},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -68,7 +69,7 @@ def cut(source: Any, factor: int, epoch: int) -> Iterator[Batch]:
         count = batch.samples
         parts = max(1, min(factor, count // 2))
         edges = [count * k // parts for k in range(parts + 1)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             yield Batch(*(mapped(partial(_part, count=count, start=start, end=end), values) for values in (batch.inputs, batch.targets)))
 
 

@@ -117,14 +117,16 @@ class Facts:
             operations (torch functions that it calls), baseline (of the best constant answer), batch_growth (the loss of a batch over that
             of its half: 1 for a mean, 2 for a sum), pairing (relative change of the loss when each answer gets another sample's target: 0
             where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the
-            targets), what right answers get (floor, free_floor, blind_to, blindness: `trace.loss_probe`), and descent (its change along
-            minus its gradient, as a share of what the gradient foretells).
+            targets), what right answers get (floor, free_floor, blind_to, blindness: `trace.loss_probe`), what answers free of any network come
+            to (arrives, endless, softened: `trace.free_answers`), and descent (its change along minus its gradient, as a share of what
+            the gradient foretells).
         optimizer: name, lr, initial_lr (that a schedule starts from), weight_decay, momentum, maximize, missing (trainable parameters that
             it does not have), foreign (number of its parameters that the model does not have), frozen (parameters with requires_grad off),
             unowned (number of parameters behind the loss that neither the model nor the optimizer has).
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
             statistics are taken over), dropouts (name, kind, p, training), dtypes (of the parameters), forget_bias (of LSTM rows),
-            post_norms (norms that stand behind a residual addition).
+            post_norms (norms that stand behind a residual addition), between (what lies between rows, asked with noise:
+            `trace.between_probe`).
         loop: what training does: standard (no train_step of the user's), scheduler (it has one), samples, batch_size, epochs, steps
             (planned), and accumulated (1 where what a step used beyond the batch's own gradient is what the step before used: gradients
             that are not zeroed); of a user's own step also optimizer_steps and model_calls a batch, and piece (samples of a call).

@@ -192,6 +192,22 @@ def test_a_run_of_many_layers_and_steps_is_one_picture_that_stays_smooth(samples
     assert milliseconds < 16  # sixty frames a second
 
 
+def test_what_is_printed_from_the_dark_is_light(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
+    page = visit(write(samples.run(), tmp_path / "r.html"))
+    page.emulate_media(media="print", color_scheme="light")
+    page.wait_for_timeout(300)
+    look, drawn = "getComputedStyle(document.querySelector('.head')).color", "document.querySelector('canvas.heat').toDataURL()"
+    ink, picture = page.evaluate(look), page.evaluate(drawn)
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.wait_for_timeout(300)
+    assert page.evaluate(look) != ink
+    assert page.evaluate(drawn) != picture
+    page.emulate_media(media="print", color_scheme="dark")
+    page.wait_for_timeout(300)
+    assert page.evaluate(look) == ink
+    assert page.evaluate(drawn) == picture
+
+
 def test_the_page_prints_whole(samples: ModuleType, visit: Any, tmp_path: Path) -> None:
     page = visit(write(samples.fixed(), tmp_path / "r.html"))
     page.emulate_media(media="print")

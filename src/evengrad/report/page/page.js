@@ -190,7 +190,7 @@ const start = (root, { exact = null, signal, state = null } = {}) => {
     if (maps.length) {
       const choose = tablist(find(".planes"), pick);
       choose(plane);
-      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => maps.forEach((m) => m.draw()), { signal });
+      for (const look of ["(prefers-color-scheme: dark)", "print"]) matchMedia(look).addEventListener("change", () => maps.forEach((m) => m.draw()), { signal });
       await pick(plane);
       state?.maps?.forEach((was, n) => { if (was && maps[n]) maps[n].show(was); });
       if (state?.held && maps[state.held.n]) {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from evengrad.errors import InputError
 
 _ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
-_RAREST = 32  # steps between two norms of all gradients, at most
+_RAREST = 64  # steps between two norms of all gradients, at most
 _NORMS, _LAYERS = 0.15, 0.05  # parts of the budget: for these norms, and for the layers however much the rest has taken
 
 
@@ -21,7 +21,7 @@ class Cadence:
     Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
     first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room after all
     else, or at least for 5% of it. The norm of all gradients is measured at every step where that fits into 15% of the budget (and
-    always under a guard), at least at every 32nd. What the first steps cost is made up for later: the budget holds over some hundred steps.
+    always under a guard), at least at every 64th. What the first steps cost is made up for later: the budget holds over some hundred steps.
     Where a step takes only milliseconds, the hooks alone can cost more than the budget.
 
     Attributes:

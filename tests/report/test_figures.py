@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -31,11 +32,30 @@ def test_a_heatmap_has_a_cell_for_each_layer_and_step(samples: ModuleType, signa
     assert sum(int(np.isfinite(np.ma.filled(i.get_array(), np.nan)).sum()) for i in images[1:]) == counts
 
 
+def test_a_heatmaps_ticks_are_the_steps_of_their_columns(samples: ModuleType) -> None:
+    base = samples.run(steps=5)
+    steps = np.array([0, 1, 2, 10, 500])
+    ax = figures.heatmap(replace(base.trace, steps=steps)).axes[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "1", "2", "10", "500"]
+    assert list(ax.get_xticks()) == [0.5, 1.5, 2.5, 3.5, 4.5]
+
+
 def test_loss_and_trials_are_drawn(samples: ModuleType) -> None:
     lines = {line.get_label(): line for line in figures.loss(samples.run()).axes[0].get_lines()}
     assert len(lines["not finite"].get_xdata()) == 20
     labels = [t.get_text() for t in figures.trials(samples.fixed()).axes[0].get_yticklabels()]
     assert labels == ["nothing", "new initialisation (He)", "✓ sigmoid → tanh (Glorot)", "batch norm before each activation"]
+
+
+def test_a_fix_is_drawn_before_and_after_on_one_scale(samples: ModuleType) -> None:
+    first, second = (ax for ax in figures.heatmap(samples.fixed_run()).axes if ax.get_images() and ax.get_title(loc="left"))
+    assert first.get_title(loc="left").startswith("before: ")
+    assert second.get_title(loc="left").startswith("after: ")
+    assert first.get_images()[0].get_clim() == second.get_images()[0].get_clim()
+    labels = [line.get_label() for line in figures.loss(samples.fixed_run()).axes[0].get_lines()]
+    assert labels == ["before", "not finite", "after"]
+    titles = [ax.get_title(loc="left") for ax in figures.overview(samples.fixed_run()).axes]
+    assert [t.partition(":")[0] for t in titles if ":" in t] == ["before", "after"] * 4
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])

@@ -10,10 +10,11 @@ import numpy as np
 
 from evengrad.errors import InputError, unknown
 from evengrad.report import trials as tried
-from evengrad.report.planes import Plane, planes
+from evengrad.report.planes import Plane, alike, planes
 from evengrad.report.profile import Profile, profile
+from evengrad.report.pyramid import grid
 from evengrad.report.report import Report
-from evengrad.types import Trace
+from evengrad.types import Curve, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,31 +48,34 @@ def gradient_by_layer(report: Report) -> Figure:
 def heatmap(report: Report | Trace, signal: str = "gradient") -> Figure:
     """Draws layers by steps: `gradient`, `spread`, `update / weight`, `dead` or `saturated`; zero and not finite have their own colours.
 
+    Of a fix there are two, before and after, on one scale of colours.
+
     Raises:
         InputError: if the run has no such signal, or matplotlib is not installed.
     """
-    trace = report.trace if isinstance(report, Report) else report
-    shown = {p.key: p for p in planes(trace)} if trace is not None else {}
-    if trace is None or not shown:
+    maps = _maps(report)
+    if not maps:
         raise InputError("nothing was measured by layer and step: expected a report with a trace")
-    if signal not in shown:
-        raise unknown("signal", signal, shown)
-    figure, (ax,) = _panels([3.3])
-    _heat(ax, shown[signal], trace)
+    found = [one for one in maps if one[1].key == signal]
+    if not found:
+        raise unknown("signal", signal, {plane.key for _, plane, _ in maps})
+    figure, axes = _panels([3.3 if len(found) == 1 else 2.6] * len(found))
+    for ax, one in zip(axes, found, strict=True):
+        _heat(ax, *one)
     return figure
 
 
 def loss(report: Report | Trace) -> Figure:
-    """Draws the loss over the steps, of training and of validation; a cross marks where it is not finite.
+    """Draws the loss over the steps, of training and of validation, or before and after a fix; a cross marks where it is not finite.
 
     Raises:
         InputError: if no loss was seen, or matplotlib is not installed.
     """
-    trace = report.trace if isinstance(report, Report) else report
-    if trace is None or "loss" not in trace.curves:
+    curves = _losses(report)
+    if not curves:
         raise InputError("no loss was seen: give it to the monitor with monitor.observe(loss=loss)")
     figure, (ax,) = _panels([2.7])
-    _loss(ax, trace)
+    _loss(ax, curves)
     return figure
 
 
@@ -100,9 +104,12 @@ def overview(report: Report) -> Figure:
     if found is not None:
         parts.append((2.4, lambda ax: _gradient(ax, found)))
     if trace is not None and len(trace.steps) > 1:
-        parts += [(2.6, lambda ax, p=p: _heat(ax, p, trace)) for p in planes(trace)]
-    if trace is not None and "loss" in trace.curves and len(trace.curves["loss"].steps) > 1:
-        parts.append((2.2, lambda ax: _loss(ax, trace)))
+        maps = _maps(report)
+        order = list(dict.fromkeys(plane.key for _, plane, _ in maps))
+        maps.sort(key=lambda one: order.index(one[1].key))  # before and after, one below the other
+        parts += [(2.6, lambda ax, one=one: _heat(ax, *one)) for one in maps]
+    if (curves := _losses(report)) and len(next(iter(curves.values())).steps) > 1:
+        parts.append((2.2, lambda ax: _loss(ax, curves)))
     if table is not None:
         parts.append((_height(table), lambda ax: _trials(ax, table)))
     if not parts:
@@ -125,6 +132,30 @@ def save(report: Report, path: str | Path, *, dpi: int = 150) -> Path:
     return target
 
 
+def _maps(report: Report | Trace) -> list[tuple[str, Plane, Trace]]:
+    """Pairs signals with the run that they are of; of a fix over several steps, before and after on one scale."""
+    trace = report.trace if isinstance(report, Report) else report
+    if trace is None:
+        return []
+    before, after = planes(trace), report.after if isinstance(report, Report) else None
+    if after is None or len(after.steps) < 2 or len(trace.steps) < 2:
+        return [("", plane, trace) for plane in before]
+    before, later = alike(before, planes(after))
+    keys = {plane.key for plane in before}
+    return [("before", p, trace) for p in before] + [("after", p, after) for p in later if p.key in keys]
+
+
+def _losses(report: Report | Trace) -> dict[str, Curve]:
+    """Names the curves that share an axis: two at most."""
+    trace = report.trace if isinstance(report, Report) else report
+    if trace is None or "loss" not in trace.curves:
+        return {}
+    after = report.after if isinstance(report, Report) else None
+    if after is not None and "loss" in after.curves:
+        return {"before": trace.curves["loss"], "after": after.curves["loss"]}
+    return {name.replace("_", " "): trace.curves[name] for name in ("loss", "val_loss") if name in trace.curves}
+
+
 def _gradient(ax: Axes, found: Profile) -> None:
     bottom = 10.0**found.low
     for row, colour, look in zip(found.strips, (BLUE, ORANGE), ("o-", "s--"), strict=False):
@@ -145,12 +176,12 @@ def _gradient(ax: Axes, found: Profile) -> None:
     _legend(ax, loc="upper left", bbox_to_anchor=(0, -0.26), ncols=2)
 
 
-def _heat(ax: Axes, plane: Plane, trace: Trace) -> None:
+def _heat(ax: Axes, label: str, plane: Plane, trace: Trace) -> None:
     from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
     values = plane.values.T.astype(np.float64)
     shown = np.where(np.isfinite(values), values, np.nan)
-    box = (float(trace.steps[0]), float(trace.steps[-1]) + 1e-9, 0.5, len(trace.layers) + 0.5)
+    box = (0.0, float(values.shape[1]), 0.5, len(trace.layers) + 0.5)  # a column a cell: sampled steps lie closer at first
     colours, low, high = list(_DIVERGING[2:]), 0.0, 1.0
     if plane.scale == "log":
         with np.errstate(divide="ignore"):
@@ -163,11 +194,14 @@ def _heat(ax: Axes, plane: Plane, trace: Trace) -> None:
         if mask.any():
             ax.imshow(np.where(mask, 1.0, np.nan), cmap=ListedColormap([colour]), **options)
             ax.plot([], [], "s", color=colour, label=name)
-    ax.set_xlim(box[0], max(box[1], box[0] + 1))
+    ax.set_xlim(box[0], box[1])
     ax.set_ylim(box[2], box[3])
     ax.grid(False)
     _scale(ax, plane, colours, (low, high))
-    _label(ax, plane.title, "step", "layer, input at the bottom")
+    _label(ax, f"{label}: {plane.title}".removeprefix(": "), "sampled step", "layer, input at the bottom")
+    marked = np.unique(np.linspace(0, values.shape[1] - 1, 7).round().astype(int))
+    begins = grid(len(trace.steps), len(trace.layers)).steps
+    ax.set_xticks(marked + 0.5, labels=[f"{int(trace.steps[begins[i]]):,}" for i in marked])
     ax.locator_params(axis="y", integer=True)
     _legend(ax, loc="upper right", bbox_to_anchor=(1, -0.1), ncols=2)
 
@@ -190,31 +224,16 @@ def _scale(ax: Axes, plane: Plane, colours: list[str], span: tuple[float, float]
     bar.spines[:].set_visible(False)
 
 
-def _loss(ax: Axes, trace: Trace) -> None:
-    for name, colour, dashes in (("loss", BLUE, "-"), ("val_loss", ORANGE, (0, (5, 2)))):
-        if name in trace.curves:
-            curve = trace.curves[name]
-            broken = ~np.isfinite(curve.values)
-            ax.plot(
-                curve.steps,
-                np.where(broken, np.nan, curve.values),
-                color=colour,
-                linestyle=dashes,
-                linewidth=1.4,
-                label=name.replace("_", " "),
-            )
-            if broken.any():
-                at = curve.steps[broken]
-                ax.plot(
-                    at,
-                    np.ones(len(at)),
-                    "x",
-                    color=NOT_FINITE,
-                    transform=ax.get_xaxis_transform(),
-                    markersize=4,
-                    clip_on=False,
-                    label="not finite",
-                )
+def _loss(ax: Axes, curves: dict[str, Curve]) -> None:
+    looks: tuple[tuple[str, Any], ...] = ((BLUE, "-"), (ORANGE, (0, (5, 2))))
+    for (name, curve), (colour, dashes) in zip(curves.items(), looks, strict=False):
+        broken = ~np.isfinite(curve.values)
+        shown = np.where(broken, np.nan, curve.values)
+        ax.plot(curve.steps, shown, color=colour, linestyle=dashes, linewidth=1.4, label=name)
+        if broken.any():
+            at, top = curve.steps[broken], ax.get_xaxis_transform()
+            look: dict[str, Any] = {"color": NOT_FINITE, "markersize": 4, "clip_on": False, "label": "not finite"}
+            ax.plot(at, np.ones(len(at)), "x", transform=top, **look)
     _label(ax, "loss", "step", "")
     _legend(ax)
 

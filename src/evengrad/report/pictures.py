@@ -52,7 +52,9 @@ def gains(row: Strip) -> Markup:
         else f"gain of each layer {row.label}: none"
     )
     axis = el("svg", el("text", "gain", x="44", y="10", text_anchor="end"), class_="ticks", aria_hidden="true")
-    return el("div", axis, el("svg", *parts, class_="cells", role="img", aria_label=name), class_="strip gains" if few else "strip gains bare")
+    return el(
+        "div", axis, el("svg", *parts, class_="cells", role="img", aria_label=name), class_="strip gains" if few else "strip gains bare"
+    )
 
 
 def _of_gain(bar: Bar) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -31,14 +32,19 @@ def test_a_page_that_is_too_large_becomes_its_text() -> None:
     assert len(shown) < 500
 
 
-def test_a_study_shows_itself_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_study_shows_itself_without_matplotlib(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="studies need torch")
-    result = eg.study("two-circles", seeds=2, epochs=2).run(quick=True, store=tmp_path)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    shown = html.unescape(result._repr_html_())
-    assert html.escape(result.answer.splitlines()[0]) in shown
-    assert "<table" in shown
-    assert "Pictures" not in shown
+    code = f"""
+import html, sys
+sys.modules["matplotlib"] = None
+import evengrad as eg
+result = eg.study("two-circles", seeds=2, epochs=2).run(quick=True, store={str(tmp_path)!r})
+shown = html.unescape(result._repr_html_())
+assert html.escape(result.answer.splitlines()[0]) in shown
+assert "<table" in shown
+assert "Pictures" not in shown
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_monitor_shows_what_it_has_seen_so_far() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -42,7 +43,8 @@ class Outlets:
         self._log, self._run, self._judged = log, run, judged
         self._file, self._sinks, self._panel = file, list(sinks), panel
         self._opened = self._told = False
-        self._next, self._took = 0.0, 0.0
+        self._next = 0.0
+        self._took: deque[float] = deque([0.0], maxlen=3)  # seconds of the last writes; the shortest counts, for the machine may be busy
         if panel is not None:
             self._try(panel, panel.start)
 
@@ -61,7 +63,7 @@ class Outlets:
         now = time.perf_counter()
         if now >= self._next:
             self._write()
-            self._next = now + min(_LONGEST, max(SHORTEST, _TIMES_COST * self._took))
+            self._next = now + min(_LONGEST, max(SHORTEST, _TIMES_COST * min(self._took)))
         panel = self._panel
         if panel is not None and panel.due:
             trace, findings = self._judged()
@@ -96,7 +98,8 @@ class Outlets:
         if file is not None:
             began = time.perf_counter()
             self._try(file, partial(self._to_file, file, fresh, first=not self._told))
-            self._took, self._told = time.perf_counter() - began, True
+            self._took.append(time.perf_counter() - began)
+            self._told = True
         for sink in self._open():
             self._try(sink, partial(_to_sink, sink, fresh))
 

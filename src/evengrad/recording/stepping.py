@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from evengrad.trace.recorder import stored
-from evengrad.trace.stats import side_by_side, tensor_stats
+from evengrad.trace.stats import tensor_stats
+from evengrad.trace.together import side_by_side
 from evengrad.types import Floats
 
 _NAMES = ("update_norm", None, None, "update_abs_max", "grad_norm", "grad_mean", "grad_abs_mean", "grad_abs_max")

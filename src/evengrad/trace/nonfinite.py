@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evengrad.trace.stats import by_sample
+from evengrad.trace.together import by_sample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from evengrad.trace.batch import Batch, Loss, call, check_labels, mapped, scalar
 from evengrad.trace.capture import Capture, Node
 from evengrad.trace.isolation import untouched
 from evengrad.trace.structure import Structure, read_structure
+from evengrad.trace.together import Together
 from evengrad.types import Floats
 
 OUT = ("out_mean", "out_rms", "out_abs_max", "out_spread")
@@ -154,8 +155,8 @@ class Recorder:
         self.edges: list[GradientEdge] = []
         self._wanted = wanted
         self._outputs: dict[tuple[str, ...], _Outputs] = {}
-        self._values = stats.Together(stats.outputs, samples)
-        self._gradients = stats.Together(stats.norms_by_sample, samples)
+        self._values = Together(stats.outputs, samples)
+        self._gradients = Together(stats.norms_by_sample, samples)
         self._activations: list[tuple[Node, Tensor, Tensor]] = []  # node, zero and flat shares (2,), mask of dead units
 
     def wants(self, names: Iterable[str]) -> bool:

@@ -239,6 +239,43 @@ def test_a_choice_outlives_a_renewal(page: Any, runs: Path) -> None:
             assert read.inner_text() == told
 
 
+def test_exact_numbers_are_shown_where_cells_stand_for_several(page: Any, runs: Path) -> None:
+    steps, layers = 3000, 6
+    rows = [
+        Layer(name=f"n.{i}", kind="linear", depth=i + 1, group=0, trunk=0, fan_in=4, fan_out=4, parameters=20, weight="w")
+        for i in range(layers)
+    ]
+    values = np.exp(np.random.default_rng(0).normal(0, 0.3, (steps, layers))).astype(np.float32)
+    values[1501, 2] = 1e-9  # the worst of its cell
+    with RunFile.create(runs, "long") as file:
+        frames = {step: {"grad_out_norm": value} for step, value in enumerate(values)}
+        file.write(run=Run(name="long", model="M", parameters=1, samples=1, verb="watch"), layers=rows, frames=frames)
+    page.goto("/")
+    wait(page, lambda: page.get_by_role("link", name="long", exact=True).count() == 1)
+    page.get_by_role("link", name="long", exact=True).click()
+    canvas = page.locator("canvas.heat")
+    wait(page, lambda: page.locator(".key .ramp").count() == 1)
+    box = canvas.bounding_box()
+    middle = (box["x"] + box["width"] * 500.5 / 1000, box["y"] + box["height"] * 3.5 / 6)  # steps 1,500 to 1,502, layer 3
+    page.mouse.move(*middle)
+    assert page.locator(".read").inner_text().startswith("steps 1,500 to 1,502 · layer 3 (n.2) · ")
+    page.mouse.click(*middle)
+    wait(page, lambda: page.locator(".exact table").is_visible())
+    cells = page.locator(".exact td").all_inner_texts()
+    for text, ratio in zip(cells, values[1500:1503, 2] / values[1500:1503, -1], strict=True):
+        assert float(text.replace("\N{MINUS SIGN}", "-")) == pytest.approx(ratio, rel=0.06)
+    assert page.locator(".exact td.worst").inner_text() == cells[1]
+    assert page.locator(".said.along").inner_text().startswith("step 1,501: gradient along depth")
+    canvas.focus()
+    for _ in range(4):
+        page.keyboard.press("+")
+    wait(page, lambda: "steps" not in page.locator(".ends.run").inner_text())  # cells are single steps now
+    page.mouse.move(middle[0] + 3, middle[1])
+    assert re.match(r"step 1,[45]\d\d · layer", page.locator(".read").inner_text())
+    page.keyboard.press("Escape")
+    assert page.locator(".ends.run").inner_text().split("\n")[-1] == "steps 2,997 to 2,999"
+
+
 def test_the_playground_from_slider_to_fix(page: Any) -> None:
     page.goto("/play?depth=20&width=64&activation=relu&initialiser=he_normal")
     looks = lambda: int(page.locator("body").get_attribute("data-looks") or 0)  # noqa: E731

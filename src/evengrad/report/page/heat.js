@@ -28,7 +28,7 @@ const heat = (figure, data, host) => {
   const canvas = figure.querySelector("canvas.heat"), ends = figure.querySelectorAll(".ends.run span"), base = leveled(data);
   const at = { step: base.S - 1, layer: 0 };
   const map = { figure, canvas, base, level: base, view: base.all, at, pin: null, hovering: false, label: data.label || "" };
-  let drag = null, skip = false, painted = { key: "", image: null }, asked = 0, timer = 0;
+  let drag = null, skip = false, pressed = null, painted = { key: "", image: null }, asked = 0, timer = 0;
 
   /* The cells in view, taken together to the points of the screen; kept until the signal, the view, the size or the colours change. */
   const paint = (plane, width, height) => {
@@ -162,6 +162,7 @@ const heat = (figure, data, host) => {
 
   canvas.addEventListener("pointerdown", (e) => {
     skip = false;
+    pressed = cellAt(e);
     if (e.pointerType === "touch" || e.button) return;
     drag = { x: e.offsetX, y: e.offsetY, toX: e.offsetX, toY: e.offsetY, from: cellAt(e), moved: false };
   });
@@ -181,7 +182,8 @@ const heat = (figure, data, host) => {
   });
   canvas.addEventListener("click", (e) => {
     if (skip) { skip = false; return; }
-    map.at = cellAt(e); map.hovering = true; host.moved(map); host.pinned(map);
+    map.at = pressed || cellAt(e); /* a click's own place is rounded to whole points of the screen */
+    pressed = null; map.hovering = true; host.moved(map); host.pinned(map);
   });
   canvas.addEventListener("focus", () => { if (canvas.matches(":focus-visible")) { map.hovering = true; host.moved(map); map.draw(); } });
   canvas.addEventListener("blur", () => { map.hovering = false; map.draw(); });

@@ -208,7 +208,8 @@ def _progress(report: Report) -> str:
     if loss is None or len(loss.values) < 2 or not np.isfinite(loss.values).all():
         return ""
     few = max(1, len(loss.values) // 10)
-    return f"The loss went from {loss.values[:few].mean():.3g} to {loss.values[-few:].mean():.3g} over {len(loss.values):,} steps."
+    first, last = (number(float(part.mean())) for part in (loss.values[:few], loss.values[-few:]))
+    return f"The loss went from {first} to {last} over {len(loss.values):,} steps."
 
 
 def _trial_verdict(report: Report) -> Verdict:

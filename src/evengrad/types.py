@@ -217,10 +217,15 @@ class Trace:
 
     def seen(self, names: Collection[str]) -> Trace:
         """Returns the sampled steps at which each of these columns has a value."""
-        index = np.arange(len(self.steps))
-        for name in names:
-            index = index[~np.isnan(self.column(name)[index]).all(1)]
+        index = np.flatnonzero(np.logical_and.reduce([np.ones(len(self.steps), bool), *map(self.has, names)]))
         return self if len(index) == len(self.steps) else self._take(index)
+
+    def has(self, name: str) -> npt.NDArray[np.bool_]:
+        """Returns at which sampled steps (S,) a column has a value; looked up once, since every rule asks."""
+        known: dict[str, npt.NDArray[np.bool_]] = self.__dict__.setdefault("_has", {})
+        if name not in known:
+            known[name] = np.asarray(~np.isnan(self.column(name)).all(1))
+        return known[name]
 
     def window(self, n: int) -> Trace:
         """Returns the last n sampled steps (all, if there are fewer)."""

@@ -75,7 +75,7 @@ class Rule(ABC):
             elif kind == "planes":
                 if name not in trace.planes or np.isnan(trace.planes[name]).all():
                     return f"no layer has a {name}"
-            elif np.isnan(trace.column(need)).all():
+            elif not trace.has(need).any():
                 return f"no layer has a {need}"
         return None
 

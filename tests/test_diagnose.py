@@ -251,3 +251,11 @@ def test_rules_can_be_chosen() -> None:
     assert {f.code for f in found.findings} == {"VAN001", "ACT003", "ACT004"}
     tolerant = [VanishingGradient(max_lost_decades=30.0)]
     assert eg.diagnose(experiment(lambda: deep(nn.Sigmoid, 10)), select=["VAN001"], rules=tolerant).findings == ()
+
+
+def test_data_without_a_length_that_end_at_once_are_told_of_as_too_few_steps() -> None:
+    x, y = points(64)
+    found = eg.diagnose(experiment(lambda: deep(nn.Tanh, 2), data=lambda: iter([(x[:16], y[:16])]), epochs=6))
+    assert found.causes == ("undertrained",)
+    assert found.trace is not None
+    assert (found.trace.facts.loop or {})["steps"] == 6

@@ -135,6 +135,8 @@ def diagnose_run(
     recording = Recording(name=name, loop=loop_facts(experiment), validation=validation_of(experiment))
     result = train(experiment, seed=seed, watcher=recording, max_seconds=max_seconds)
     trace = recording.trace(result.losses, seconds=result.seconds)
+    if max_seconds is None or result.seconds < max_seconds:
+        trace = _planned(trace)
     if not np.isfinite(result.losses).all():
         trace = replace(trace, events=_first_bad_operation(experiment, seed, int(np.argmin(np.isfinite(result.losses)))))
     report = report_of(trace, rules)
@@ -144,6 +146,14 @@ def diagnose_run(
         report = add_causes(report, Bench(rig, first_batch(rig), by_code, experiment, seconds, recording.snapshot))
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
     return replace(report, run=run), result
+
+
+def _planned(trace: Trace) -> Trace:
+    """Takes the steps of a run that ended by itself for those that were planned, where data without a length told nothing before."""
+    loop, losses = trace.facts.loop or {}, trace.curves["loss"].values
+    if "steps" in loop or not np.isfinite(losses).all():
+        return trace
+    return replace(trace, facts=replace(trace.facts, loop={**loop, "steps": len(losses)}))
 
 
 def _budget(trace: Trace, max_seconds: float | None) -> float:

@@ -215,3 +215,9 @@ def test_a_loss_that_wanders_is_judged_in_finite_time(draw: int, steps: int, ste
     generator = np.random.default_rng(draw)
     with np.errstate(over="ignore"):
         findings(run(np.exp((step * generator.standard_t(2, steps)).cumsum().clip(-80, 80))))
+
+
+@pytest.mark.parametrize(("options", "low"), [({"dampening": 0.99}, True), ({"eps": 1.0}, True), ({"dampening": 0.5}, False)])
+def test_a_rate_that_is_damped_or_divided_away_is_low(options: dict[str, Any], low: bool) -> None:
+    slow = run(2.3 - 1e-3 * STEPS, ratio=1e-5, optimizer={"name": "SGD", "lr": 0.05, **options})
+    assert [f.cause == "lr_too_low" for f in findings(slow, "OPT004")] == [low]

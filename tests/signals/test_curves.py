@@ -16,6 +16,7 @@ from evengrad.signals.curves import (
     falls_on,
     late_pace,
     learnable,
+    mastered,
     noise,
     progress,
     seen_share,
@@ -211,3 +212,19 @@ def test_share_of_the_run_that_was_seen() -> None:
 def test_parts_are_equal_and_never_empty() -> None:
     assert len(smoothed(np.arange(7.0))) == 7
     np.testing.assert_allclose(smoothed(np.arange(40.0), 4), [4.5, 14.5, 24.5, 34.5])
+
+
+def test_smoothed_labels_are_asked_for_no_more_than_right_answers_get() -> None:
+    loss = {"baseline": 1.8, "op": "cross_entropy", "floor": 0.54, "arrives": 1.0}
+    smooth = synthetic.chain(3, facts=Facts(loss=loss, head={"reach": [None, None]}))
+    assert learnable(smooth) == pytest.approx(0.46)
+    assert learnable(synthetic.chain(3, facts=Facts(loss=loss, head={"reach": [0.0, 1.0]}))) == 1.0  # a softmax: a fault
+    squashed = loss | {"free_floor": 0.54}
+    assert learnable(synthetic.chain(3, facts=Facts(loss=squashed, head={"reach": [None, None]}))) == 1.0
+
+
+def test_answers_are_counted_beside_what_neighbours_let_expect() -> None:
+    facts = Facts(targets={"labels": {"0": 5, "1": 5}, "neighbour_agreement": 0.9, "neighbour_chance": 0.5})
+    made = synthetic.chain(3, facts=facts)
+    assert mastered(synthetic.run(made, val_accuracy=[0.5, 0.7])) == pytest.approx(0.5)
+    assert np.isnan(mastered(made))

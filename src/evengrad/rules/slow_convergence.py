@@ -11,7 +11,7 @@ import numpy as np
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
 from evengrad.rules.over_time import seen_over
-from evengrad.signals.curves import MIN_STEPS, Progress, falls_on, progress, seen_share, unharmed
+from evengrad.signals.curves import MIN_STEPS, Progress, falls_on, mastered, progress, seen_share, unharmed
 from evengrad.signals.steps import usual_ratio
 from evengrad.signals.updates import update_ratio
 from evengrad.signals.why import STILL, VIOLENT, cause_of, rate_too_low
@@ -29,6 +29,8 @@ class SlowConvergence(Rule):
 
     Attributes:
         min_pace: Smallest share of all that was gained that the last half of the run gained: a half if the loss falls evenly.
+        min_mastered: Share of the right answers that can be expected on validation data, above chance, from which on a loss that thrives
+            has come far enough, however high dropout keeps it.
         min_learnt: Share of what can be learnt, where that is known, under which a loss that ends still falling is slow at any pace.
         few_steps: Steps under which a run is short, if its steps are of a usual size.
         min_way: Smallest healthy way of the layer that moves most over all planned steps, in its weights; asked where the rate is low.
@@ -50,6 +52,7 @@ class SlowConvergence(Rule):
         "a rate ten times larger (a range test finds it), more epochs, less dropout and weight decay; standardised inputs"
     )
     min_pace: float = 0.25
+    min_mastered: float = 0.75
     min_learnt: float = 0.6
     few_steps: int = 100
     min_way: float = 0.3
@@ -60,7 +63,16 @@ class SlowConvergence(Rule):
             yield from self._hardly_begun(trace)
         if seen_share(trace) < 0.9:
             yield from self._ends_soon(trace)
-        if found is None or unharmed(trace) or not found.sound or not np.isfinite(found.end) or not np.isfinite(loss.values).all():
+        cut_off = found is not None and found.learnt < 0.5 and (falls_on(trace) or 0.0) >= 0.5 and self._short(trace, found)
+        if (
+            found is None
+            or (unharmed(trace) and not cut_off)
+            or not found.sound
+            or not np.isfinite(found.end)
+            or not np.isfinite(loss.values).all()
+        ):
+            return
+        if found.thrives and not cut_off and mastered(trace) >= self.min_mastered:
             return
         pace, moves, begin = falls_on(trace), self._moves(trace, found), int(loss.steps[len(loss.steps) // 2])
         ends = seen_share(trace) >= 0.9 and bool((trace.facts.loop or {}).get("steps"))
@@ -127,13 +139,19 @@ class SlowConvergence(Rule):
         noisy = 0.02 * np.random.default_rng(0).standard_normal(300)
         steps = np.arange(300)
         near = {"labels": {str(k): 100 for k in range(10)}, "neighbour_agreement": 0.97, "neighbour_chance": 0.1, "neighbour_error": 0.01}
-        facts = Facts(loss={"baseline": 2.3, "value": 2.3, "op": "cross_entropy"}, targets=near, loop={"steps": 300})
+        known_loss = {"baseline": 2.3, "value": 2.3, "op": "cross_entropy"}
+        facts = Facts(loss=known_loss, targets=near, loop={"steps": 300})
+        floored = {**known_loss, "floor": 0.54, "arrives": 1.0}
+        smooth = replace(base, facts=replace(facts, loss=floored, head={"reach": [None, None]}))
+        squashed = replace(smooth, facts=replace(smooth.facts, loss={**floored, "free_floor": 0.54}))
+        answers = np.arange(0, 300, 30), np.linspace(0.1, 0.9, 10)
         known = replace(base, facts=facts)
         return Examples(
             sick=(
                 synthetic.run(base, loss=2.3 - 1e-3 * steps + noisy),
                 synthetic.run(replace(base, facts=replace(base.facts, loop={"steps": 6})), loss=np.linspace(2.3, 2.0, 6)),
                 synthetic.run(known, loss=1.5 + 0.8 * np.exp(-steps / 60) + 0.1 * noisy),
+                synthetic.run(squashed, loss=1.3 + np.exp(-steps / 60) + 0.1 * noisy),
                 synthetic.run(base, loss=2.3 - 1e-4 * steps + noisy, val_loss=(np.arange(0, 300, 19), 2.3 - 1e-4 * np.arange(0, 300, 19))),
             ),
             healthy=(
@@ -141,5 +159,7 @@ class SlowConvergence(Rule):
                 synthetic.run(base, loss=0.1 + 2.2 * np.exp(-steps / 100) + noisy),
                 synthetic.run(base, loss=1.5 + 0.8 * np.exp(-steps / 30) + noisy),  # settled: no longer falling
                 synthetic.run(base, loss=2.3 + noisy),
+                synthetic.run(smooth, loss=1.3 + np.exp(-steps / 60) + 0.1 * noisy),  # right answers lose 1.24
+                synthetic.run(known, loss=2.3 - 5e-3 * steps + noisy, val_accuracy=answers),  # dropout
             ),
         )

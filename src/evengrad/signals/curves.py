@@ -96,6 +96,18 @@ def unharmed(trace: Trace) -> bool:
     return found is not None and found.thrives and found.learnt >= (0.85 * found.learnable if found.learnable < 1 else 0.7)
 
 
+def mastered(trace: Trace) -> float:
+    """Returns how many validation samples are answered right, of what near inputs with like labels let expect: 0 is chance, 1 is all.
+
+    Answers are given in evaluation mode, so that dropout, which keeps the training loss up, takes nothing from them. NaN where unknown.
+    """
+    seen, facts = trace.curves.get("val_accuracy"), trace.facts.targets or {}
+    agreement, chance = facts.get("neighbour_agreement"), facts.get("neighbour_chance")
+    if seen is None or not len(seen.values) or not facts.get("labels") or agreement is None or chance is None or agreement <= chance:
+        return math.nan
+    return float((seen.values[-1] - chance) / (agreement - chance))
+
+
 def baseline(trace: Trace) -> float | None:
     """Returns the loss of the best constant answer, or None where it is not known or not positive.
 
@@ -142,8 +154,23 @@ def learnable(trace: Trace) -> float:
     """Returns the share of the constant answer's loss that can be learnt as far as nearest neighbours tell, in [0, 1]; 1 if they do not.
 
     For classes, the least error that the neighbours' disagreement allows bounds the loss from below (Cover & Hart 1967, theorem 1; the
-    entropy of an error spread over the other classes). For numbers, it is the correlation of neighbours.
+    entropy of an error spread over the other classes). For numbers, it is the correlation of neighbours. Nor can more be learnt than
+    the loss leaves of right answers: smoothed labels have a floor.
     """
+    return min(_by_neighbours(trace), 1.0 - _smoothed_floor(trace))
+
+
+def _smoothed_floor(trace: Trace) -> float:
+    """The least loss of right answers as a share of the constant's, where it lies at answers of some size and surer ones lose more.
+
+    A loss that falls on to an end of its own (`free_floor`), or outputs that end somewhere, are a fault and no floor of the data.
+    """
+    facts, head = trace.facts.loss or {}, trace.facts.head or {}
+    open_ended = "reach" in head and all(end is None for end in head["reach"] or (0.0,))
+    return float(np.clip(facts.get("floor", 0.0), 0.0, 0.75)) if open_ended and "free_floor" not in facts and "arrives" in facts else 0.0
+
+
+def _by_neighbours(trace: Trace) -> float:
     facts, op = trace.facts.targets or {}, (trace.facts.loss or {}).get("op")
     agreement, chance, error = (facts.get(f"neighbour_{x}") for x in ("agreement", "chance", "error"))
     if agreement is None or chance is None or agreement - chance < 4 * (error or 0.0):

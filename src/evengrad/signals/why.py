@@ -15,6 +15,7 @@ from evengrad.types import Trace
 
 _LOW_RATES = {"SGD": 1e-3, "Adagrad": 5e-4, "Adadelta": 0.05, "ASGD": 1e-3, "Rprop": 5e-4}  # a twentieth of the usual rates
 _LOW_RATE = 5e-5  # of Adam and its kin, whose usual rate is 1e-3 (Kingma & Ba 2015)
+_LARGE_EPSILON = 1e-2  # beside the root of mean squared gradients: 1e-8 is usual (Kingma & Ba 2015)
 STILL = 3e-4  # update ratio under which weights hardly move; 1e-3 is usual (Karpathy 2022)
 _TRAINABLE = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "tanh", "softplus", "hardswish"),
@@ -57,14 +58,19 @@ def rate_too_high(trace: Trace, at: int | None = None) -> bool:
 
 
 def rate_too_low(trace: Trace, at: int | None = None) -> bool:
-    """True if the rate is far below the usual for its optimizer and no layer moves (`STILL`) at any step."""
+    """True if the rate is far below the usual for its optimizer and no layer moves (`STILL`) at any step.
+
+    A gradient that is damped, or divided by an epsilon that is larger than itself, has a rate as low.
+    """
     facts = trace.facts.optimizer or {}
     rate, ratio = facts.get("lr"), update_ratio(trace)
     rarely = (trace.facts.loop or {}).get("optimizer_steps", 1.0) < 0.6  # steps that gather gradients stand still in between
     if rate is None or not np.isfinite(ratio).any() or rarely or _scaled_oddly(trace):
         return False
-    low = rate <= _LOW_RATES.get(str(facts.get("name")), _LOW_RATE)
-    return bool(low and np.nanquantile(ratio, 0.9) < STILL)
+    kept = 1.0 - min(1.0, float(facts.get("dampening") or 0.0))  # of a gradient's first step
+    divided = kept < 0.1 or float(facts.get("eps") or 0.0) >= _LARGE_EPSILON
+    low = divided or rate <= _LOW_RATES.get(str(facts.get("name")), _LOW_RATE)
+    return bool(low and np.nanquantile(ratio, 0.5 if divided else 0.9) < STILL)
 
 
 def is_possible(cause: str, trace: Trace) -> bool:

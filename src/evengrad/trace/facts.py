@@ -86,7 +86,7 @@ def optimizer_facts(optimizer: torch.optim.Optimizer | None, model: nn.Module) -
     facts["frozen"] = [name for name, p in named if not p.requires_grad]
     facts["foreign"] = len(held - {id(p) for _, p in named})
     group = optimizer.param_groups[0]
-    for key in ("weight_decay", "momentum", "maximize"):
+    for key in ("weight_decay", "momentum", "maximize", "dampening", "eps"):
         value = group.get(key)
         if isinstance(value, (int, float)):
             facts[key] = value

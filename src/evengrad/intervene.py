@@ -27,6 +27,7 @@ from evengrad.signals.why import is_possible, odd_activations
 from evengrad.trace.batch import Batch
 from evengrad.trace.between_probe import between
 from evengrad.trace.recorder import COLUMNS
+from evengrad.trace.step_probe import step_facts
 from evengrad.training import Experiment
 from evengrad.types import SEVERITIES, Finding, Intervention, Proposal, Trace
 
@@ -88,14 +89,17 @@ def add_causes(report: Report, bench: Bench) -> Report:
 
 
 def _looked_into(report: Report, bench: Bench) -> Report:
-    """Asks the network what lies between its layers, where anything is wrong, and judges again."""
+    """Asks what lies between the layers, and what a step of the user's own does, where anything is wrong, and judges again."""
     trace = report.trace
     if trace is None or all(f.severity == SEVERITIES[-1] for f in report.findings):
         return report
     ways = between(bench.rig.model, bench.batch, trace.layers, trace.facts.edges or (), seed=bench.rig.seed)
-    if not ways:
+    rig = bench.rig
+    step = step_facts(rig.train_step, rig.model, rig.optimizer, rig.loss_fn, bench.batch, seed=rig.seed)
+    if not ways and not step:
         return report
-    facts = replace(trace.facts, modules=(trace.facts.modules or {}) | {"between": ways})
+    modules = (trace.facts.modules or {}) | ({"between": ways} if ways else {})
+    facts = replace(trace.facts, modules=modules, loop=(trace.facts.loop or {}) | step if step else trace.facts.loop)
     again = report_of(replace(trace, facts=facts), bench.rules.values())
     return replace(report, trace=again.trace, findings=again.findings, causes=again.causes, checked=again.checked)
 

@@ -129,7 +129,8 @@ class Facts:
             `trace.between_probe`).
         loop: what training does: standard (no train_step of the user's), scheduler (it has one), samples, batch_size, epochs, steps
             (planned), and accumulated (1 where what a step used beyond the batch's own gradient is what the step before used: gradients
-            that are not zeroed); of a user's own step also optimizer_steps and model_calls a batch, and piece (samples of a call).
+            that are not zeroed); of a user's own step also optimizer_steps and model_calls a batch, piece (samples of a call), and, where
+            training goes badly, asked, mismatched, rounded_state, rounded_gradients, overflown and set_back (`trace.step_probe`).
         mode: `train` or `eval`.
         edges: which row feeds which, as pairs of row indices.
     """

@@ -114,12 +114,13 @@ class Facts:
             reach (least and largest value whatever the weights, None for no end) and noise (share of its variance over samples that another
             draw of dropout changes).
         loss: name, value at step 0, reduction, op (`cross_entropy`, `nll`, `bce`, `bce_with_logits`, `mse`, `l1`, `smooth_l1` or `other`),
-            operations (torch functions that it calls), baseline (of the best constant answer), batch_growth (the loss of a batch over that
-            of its half: 1 for a mean, 2 for a sum), pairing (relative change of the loss when each answer gets another sample's target: 0
-            where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the
-            targets), what right answers get (floor, free_floor, blind_to, blindness: `trace.loss_probe`), what answers free of any network come
-            to (arrives, endless, softened: `trace.free_answers`), and descent (its change along minus its gradient, as a share of what
-            the gradient foretells).
+            operations (torch functions that it calls), terms (where it adds up several of these: op, weight in the whole, and dtype, min,
+            max, mean and std of the targets that it gets), baseline (of the best constant answer), batch_growth (the loss of a batch over
+            that of its half: 1 for a mean, 2 for a sum), pairing (relative change of the loss when each answer gets another sample's
+            target: 0 where it does not compare them one by one), toward_targets (in [-1, 1]: 1 if less loss means answers nearer to the
+            targets), what right answers get (floor, free_floor, blind_to, blindness: `trace.loss_probe`), what answers free of any network
+            come to (arrives, endless, softened: `trace.free_answers`), and descent (its change along minus its gradient, as a share of
+            what the gradient foretells).
         optimizer: name, lr, initial_lr (that a schedule starts from), weight_decay, momentum, maximize, missing (trainable parameters that
             it does not have), foreign (number of its parameters that the model does not have), frozen (parameters with requires_grad off),
             unowned (number of parameters behind the loss that neither the model nor the optimizer has).

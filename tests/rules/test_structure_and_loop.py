@@ -276,3 +276,20 @@ def test_loss_that_does_not_compare_one_by_one_is_told(loss_fn: Any, targets: Te
 def test_answers_that_are_all_alike_do_not_tell_whose_targets_they_get() -> None:
     assert "pairing" not in loss_facts(nn.MSELoss(), 1.0, 1 + 1e-4 * torch.randn(32, 3), torch.randn(32, 3))
     assert "pairing" not in loss_facts(nn.CrossEntropyLoss(), 1.0, 1e-12 * torch.randn(32, 3), torch.arange(32) % 3)
+
+
+def two_tasks(sign: float = 1.0, scale: float = 1.0) -> Parts:
+    x, y = blobs()
+    targets = torch.stack([y.float(), scale * x[:, 0]], 1)
+
+    def both(output: Tensor, wanted: Tensor) -> Tensor:
+        right = nn.functional.cross_entropy(output[:, :3], wanted[:, 0].long())
+        return right + sign * nn.functional.mse_loss(output[:, 3], wanted[:, 1])
+
+    return {"model": lambda: mlp(8, 32, 4), "data": (x, targets), "loss_fn": both, "optimizer": sgd(0.02)}
+
+
+def test_each_of_several_losses_is_judged_by_the_targets_that_it_gets() -> None:
+    assert found(two_tasks()) == []
+    assert [f.cause for f in found(two_tasks(scale=500.0)) if f.code == "DAT002"] == ["target_not_scaled"]
+    assert "sign_error" in [f.cause for f in found(two_tasks(sign=-1.0)) if f.code == "OPT011"]

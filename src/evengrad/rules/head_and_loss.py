@@ -20,6 +20,8 @@ _RANGES |= {"softplus": (0.0, np.inf), "exp": (0.0, np.inf), "hardtanh": (-1.0, 
 _BEYOND = 100.0  # times the size of the targets
 _UNPAIRED = 1e-5  # relative: rounding of a mean over all pairs
 _RESHAPES = {"squeeze", "unsqueeze", "view", "reshape", "flatten", "ravel", "view_as", "reshape_as", "expand_as", "select", "__getitem__"}
+_LOSSES = {"cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss", "smooth_l1_loss"}
+_PARTS = {"__getitem__", "select", "split", "chunk", "unbind", "narrow", "index_select", "tensor_split"}
 _ENCODES = {"one_hot", "scatter", "scatter_", "eye", "__getitem__", "index_select", "to", "float", "type", "type_as"}
 
 
@@ -102,6 +104,8 @@ class HeadAndLoss(Rule):
 
     def _kind(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
         """A loss for another kind of targets."""
+        if loss.get("terms") or _picks(loss):  # each of several takes a part of the targets, and what they are together says nothing
+            return None
         op, labels = loss.get("op"), targets.get("labels") or {}
         whole = "int" in str(targets.get("dtype"))
         low, high = float(targets.get("min", 0.0)), float(targets.get("max", 0.0))
@@ -175,7 +179,7 @@ class HeadAndLoss(Rule):
             )
             return Mismatch(cause, message, evidence, "loss", harmless_from=0.9)
         ends = [x for x in reach if x is not None]
-        if op not in {"cross_entropy", "bce_with_logits"} or not ends or floor - free < self.max_floor:
+        if op not in {"cross_entropy", "bce_with_logits", "other"} or not ends or floor - free < self.max_floor:
             return None
         low, high = ("-∞" if reach[0] is None else f"{reach[0]:.3g}"), ("∞" if reach[1] is None else f"{reach[1]:.3g}")
         message = (
@@ -183,7 +187,9 @@ class HeadAndLoss(Rule):
             f"answer does"
         )
         shares = reach[0] is not None and reach[1] is not None and abs(reach[0]) < 1e-3 and abs(reach[1] - 1) < 1e-3
-        return Mismatch("redundant_output_activation" if shares else "wrong_output_activation", message, evidence, harmless_from=0.9)
+        logarithms = reach[0] is None and reach[1] is not None and abs(reach[1]) < 1e-3  # of shares
+        cause = "redundant_output_activation" if shares or logarithms else "wrong_output_activation"
+        return Mismatch(cause, message, evidence, harmless_from=0.9)
 
     def _range(self, head: dict[str, Any], loss: dict[str, Any], targets: dict[str, Any]) -> Mismatch | None:
         """Targets that the output's activation does not reach."""
@@ -239,6 +245,7 @@ class HeadAndLoss(Rule):
                 net(logits, "cross_entropy", labels, arrives=0.88),
                 net(logits, "cross_entropy", labels, arrives=1.0, softened=0.8),
                 net({**logits, "reach": [-1.0, 1.0], "activation": "unknown"}, "cross_entropy", labels, floor=0.3, free_floor=0.0),
+                net({**one, "reach": [None, 0.0], "activation": "unknown"}, "other", labels, floor=0.4, free_floor=0.0),
             ),
             healthy=(
                 net(logits, "cross_entropy", labels),
@@ -254,6 +261,7 @@ class HeadAndLoss(Rule):
                 net(logits, "cross_entropy", labels, floor=0.5),
                 net(logits, "cross_entropy", labels, arrives=0.92, softened=0.7),
                 net(logits, "cross_entropy", labels, floor=0.2, free_floor=0.2),
+                net(logits, "cross_entropy", numbers, "__getitem__", "long", "cross_entropy", "mse_loss", "add"),  # two tasks
             ),
         )
 
@@ -353,6 +361,12 @@ def _broadcast(head: dict[str, Any], loss: dict[str, Any], targets: dict[str, An
     message = f"{shapes} are compared in all {n * n:,} pairs of samples: the best answer is the targets' mean"
     evidence = Evidence(signal="compared_pairs", value=n * n, relation=">", threshold=n, unit="pairs")
     return Mismatch("wrong_loss", message, evidence, "loss")
+
+
+def _picks(loss: dict[str, Any]) -> bool:
+    """True if several losses are added up, and parts of the targets picked for them."""
+    operations = set(loss.get("operations", ()))
+    return len(operations & _LOSSES) > 1 and bool(operations & _PARTS)
 
 
 def _encoded(loss: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
+from evengrad.signals.curves import progress, thrives
 from evengrad.types import Evidence, Facts, Finding, Trace
 
 _NEVER_NEGATIVE = {"cross_entropy", "mse", "l1", "smooth_l1"}
@@ -47,6 +48,7 @@ class ReversedStep(Rule):
     def check(self, trace: Trace) -> Iterator[Finding]:
         found = (
             self._loss(trace)
+            or self._term(trace)
             or self._descent(trace)
             or self._gradient(trace)
             or self._update(trace)
@@ -69,6 +71,16 @@ class ReversedStep(Rule):
             return None
         message = f"less loss takes answers away from their targets (direction {pull:+.2f}; 1 is towards them): the loss has the wrong sign"
         return message, Evidence(signal="direction", value=pull, relation="<", threshold=self.max_pull, unit="cosine", where="loss"), "loss"
+
+    def _term(self, trace: Trace) -> tuple[str, Evidence, str] | None:
+        """One of several losses that is subtracted from the others."""
+        terms = (trace.facts.loss or {}).get("terms") or []
+        turned = next((term for term in terms if float(term["weight"]) < 0), None)
+        if turned is None or progress(trace) is None or thrives(trace):
+            return None
+        weight = float(turned["weight"])
+        message = f"the loss falls by {-weight:.3g} for each 1 that its {turned['op']} rises: one of {len(terms)} losses has the wrong sign"
+        return message, Evidence(signal="weight", value=weight, relation="<", threshold=0.0, unit="of the term", where="loss"), "loss"
 
     def _pull(self, trace: Trace) -> float:
         loss = trace.facts.loss or {}
@@ -137,8 +149,14 @@ class ReversedStep(Rule):
         def adds(shrinks: float, ratio: float = 0.5) -> Trace:
             return synthetic.chain(3, steps=6, facts=Facts(loss={"op": "mse"}), extra_shrink=shrinks, extra_ratio=ratio)
 
+        def two(weight: float, end: float = -5.0) -> Trace:
+            made = net(op="other", loss=np.linspace(2.0, end, 40))
+            terms = [{"op": "cross_entropy", "weight": 1.0}, {"op": "mse", "weight": weight}]
+            return replace(made, facts=replace(made.facts, loss={"op": "cross_entropy", "terms": terms}, targets={"dtype": "float32"}))
+
         return Examples(
             sick=(
+                two(-0.5),
                 net(-1.0),
                 net(grad=-1.0),
                 net(update=-0.9),
@@ -148,6 +166,8 @@ class ReversedStep(Rule):
                 adds(-0.8),
             ),
             healthy=(
+                two(0.5),
+                two(-0.5, end=0.1),  # a loss that is worked against, as of an adversary
                 net(),
                 net(-0.4),
                 net(grad=0.1),

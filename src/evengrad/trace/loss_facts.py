@@ -49,7 +49,8 @@ def _probed(loss_fn: Loss, answers: Tensor, wanted: Tensor) -> dict[str, Any]:
     with torch.enable_grad():
         with _Names() as seen:
             loss = loss_fn(leaf, wanted)
-        (slope,) = torch.autograd.grad(loss, leaf)
+        (slope,) = torch.autograd.grad(loss, leaf, retain_graph=len(seen.terms) > 1)
+    terms = _terms(loss, seen.terms) if len(seen.terms) > 1 else []
     op = next((_OPS[name] for name in seen.names if name in _OPS), "other")
     with torch.no_grad():
         twice = float(loss_fn(torch.cat((answers, answers)), torch.cat((wanted, wanted))))
@@ -58,7 +59,7 @@ def _probed(loss_fn: Loss, answers: Tensor, wanted: Tensor) -> dict[str, Any]:
         others = float(loss_fn(answers, wanted.roll(1, 0))) if wanted.dim() else math.nan
         alike = float(loss_fn(answers.mean(0, keepdim=True).expand_as(answers).contiguous(), wanted))
     once = float(loss.detach())
-    facts: dict[str, Any] = {"op": op, "operations": seen.names}
+    facts: dict[str, Any] = {"op": op, "operations": seen.names} | ({"terms": terms} if terms else {})
     if once and math.isfinite(others) and math.isfinite(alike) and abs(alike - once) > _SENSITIVE * abs(once) and _vary(wanted):
         facts["pairing"] = abs(others - once) / abs(once)
     if math.isfinite(once) and once and math.isfinite(twice):
@@ -69,18 +70,43 @@ def _probed(loss_fn: Loss, answers: Tensor, wanted: Tensor) -> dict[str, Any]:
     return facts if pull is None or not math.isfinite(pull) else facts | {"toward_targets": pull}
 
 
+def _terms(loss: Tensor, found: list[tuple[str, Tensor, Tensor]]) -> list[dict[str, Any]]:
+    """Describes each loss that a loss is made of: its op, how much of it counts, and the targets that it gets.
+
+    `weight` is the change of the whole with the mean of the term: negative where the whole falls as the term rises.
+    """
+    terms = []
+    for op, targets, value in found:
+        slope = torch.autograd.grad(loss, value, retain_graph=True, allow_unused=True)[0] if value.requires_grad else None
+        numbers = targets.detach().float()
+        if slope is None or not numbers.numel():
+            continue
+        names = ("min", "max", "mean", "std")
+        spread = (numbers.min(), numbers.max(), numbers.mean(), numbers.std(correction=0))
+        terms.append(
+            {"op": op, "weight": float(slope.sum()), "dtype": str(targets.dtype).removeprefix("torch.")}
+            | dict(zip(names, map(float, spread), strict=True))
+        )
+    return terms
+
+
 class _Names(TorchFunctionMode):
-    """Lists the torch functions that are called, each once."""
+    """Lists the torch functions that are called, each once; of those that are losses, the targets and values too."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.terms: list[tuple[str, Tensor, Tensor]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name and name not in self.names and name not in _QUIET:
             self.names.append(name)
-        return func(*args, **(kwargs or {}))
+        value = func(*args, **(kwargs or {}))
+        targets = args[1] if len(args) > 1 else (kwargs or {}).get("target")
+        if name in _OPS and isinstance(targets, Tensor) and isinstance(value, Tensor):
+            self.terms.append((_OPS[name], targets, value))
+        return value
 
 
 def _constant(op: str, answers: Tensor, wanted: Tensor) -> Tensor | None:

@@ -293,3 +293,40 @@ def test_each_of_several_losses_is_judged_by_the_targets_that_it_gets() -> None:
     assert found(two_tasks()) == []
     assert [f.cause for f in found(two_tasks(scale=500.0)) if f.code == "DAT002"] == ["target_not_scaled"]
     assert "sign_error" in [f.cause for f in found(two_tasks(sign=-1.0)) if f.code == "OPT011"]
+
+
+class Cell(nn.Module):
+    """A cell in a loop of its own, whose state is cut from the step before or not."""
+
+    def __init__(self, cut: bool) -> None:
+        super().__init__()
+        self.cell, self.out, self._cut = nn.GRUCell(2, 16), nn.Linear(16, 3), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 16)
+        for now in x.view(len(x), 4, 2).unbind(1):
+            state = self.cell(now, state)
+            state = state.detach() if self._cut else state
+        return self.out(state)  # type: ignore[no-any-return]
+
+
+def test_a_cell_whose_state_is_detached_forgets_its_past() -> None:
+    assert [f.cause for f in found(classifier(model=lambda: Cell(True))) if f.code == "ARC004"] == ["long_memory"]
+    assert [f for f in found(classifier(model=lambda: Cell(False))) if f.code == "ARC004"] == []
+
+
+class Gated(nn.Module):
+    """Gates that are computed and not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates, self.values, self.out = nn.Linear(8, 32), nn.Linear(8, 32), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.sigmoid(self.gates(x))
+        return self.out(self.values(x))  # type: ignore[no-any-return]
+
+
+def test_what_would_bend_between_layers_and_is_thrown_away_is_an_activation_that_is_missing() -> None:
+    told = [f for f in found(classifier(model=Gated, optimizer=sgd(0.001))) if f.code == "ARC004"]
+    assert [f.cause for f in told] == ["missing_activation"]

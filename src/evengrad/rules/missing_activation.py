@@ -16,6 +16,9 @@ from evengrad.types import Evidence, Facts, Finding, Layer, Trace
 _PLAIN = {"linear", "conv", "conv_transpose"}
 
 
+_BENT = 0.2  # 0.5 for a tanh, 0.7 for a ReLU
+
+
 @dataclass(frozen=True, kw_only=True)
 class MissingActivation(Rule):
     """Two linear layers with nothing between them are one linear layer, however many parameters they have.
@@ -70,13 +73,18 @@ class MissingActivation(Rule):
         return float(len(self._pairs(trace)))
 
     def _pairs(self, trace: Trace) -> list[tuple[int, int]]:
-        return _pairs(trace, self._straight(trace))
+        return [(a, b) for a, b in _pairs(trace, self._straight(trace)) if trace.layers[a].name not in self._bent(trace)]
 
     def _straight(self, trace: Trace) -> set[int]:
         """Rows behind which noise goes straight on, whatever lies there."""
         ways = (trace.facts.modules or {}).get("between", ())
         names = {way["name"] for way in ways if way["bend"] < self.min_bend and 0.8 < way.get("size", 1.0) < 1.25}
         return {i for i, layer in enumerate(trace.layers) if layer.name in names}
+
+    def _bent(self, trace: Trace) -> set[str]:
+        """Rows behind which noise is bent by something that has no name."""
+        ways = (trace.facts.modules or {}).get("between", ())
+        return {way["name"] for way in ways if way["bend"] > _BENT} - {way["name"] for way in ways if way["bend"] < self.min_bend}
 
     @classmethod
     def examples(cls) -> Examples:
@@ -87,8 +95,8 @@ class MissingActivation(Rule):
             rows = tuple(replace(x, activation=words[a], **layer) for x, a in zip(made.layers, activations, strict=True))
             return replace(made, layers=rows)
 
-        def clamped(bend: float) -> Trace:
-            made = net("rrrr")
+        def clamped(bend: float, activations: str = "rrrr") -> Trace:
+            made = net(activations)
             ways = [{"name": x.name, "bend": bend, "passes": 1.0, "size": 1.0} for x in made.layers[:3]]
             return replace(made, facts=replace(made.facts, modules={"between": ways}))
 
@@ -108,6 +116,7 @@ class MissingActivation(Rule):
                 net("n"),
                 net("rrrn"),
                 clamped(0.05),
+                clamped(0.98, "nnnn"),  # a product of tensors
                 net("llln", activation_options={"negative_slope": 0.3}),
                 replace(low_rank, layers=(*low_rank.layers[:2], *narrow, low_rank.layers[4])),
                 net("nnnn", norm="batch_norm"),

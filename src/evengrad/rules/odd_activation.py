@@ -29,6 +29,8 @@ class OddActivation(Rule):
         max_passes: Largest healthy ratio.
         max_size: Largest healthy size of what comes out, in that of the noise; and its inverse times `min_passes` the smallest.
         min_decades: Decades that the layers together lose or gain from which on it is told.
+        max_bend: Largest healthy share of a gradient that differs between samples: 0.7 for a ReLU, 1 where x and -x are answered alike.
+        min_even: Layers of the latter kind from which on they are told.
         max_noise: Largest share of noise in the output's variance at which what comes out is the activation's own, in [0, 1].
 
     Reference: Glorot & Bengio 2010, sec. 3; He et al. 2015, eq. 10; Sitzmann et al. 2020 (sines need weights of their own).
@@ -48,9 +50,13 @@ class OddActivation(Rule):
     max_size: float = 1.6
     min_decades: float = 1.2
     max_noise: float = 0.5
+    max_bend: float = 0.95
+    min_even: int = 3
 
     def check(self, trace: Trace) -> Iterator[Finding]:
         odd, decades = self._odd(trace), self.value(trace)
+        if not (odd and abs(decades) > self.min_decades):
+            yield from self._blind_to_sign(trace)
         if not odd or not abs(decades) > self.min_decades or thrives(trace):
             return
         if float((trace.facts.head or {}).get("noise", 0.0)) > self.max_noise:
@@ -65,6 +71,23 @@ class OddActivation(Rule):
         relation, limit = (">", self.min_decades) if decades > 0 else ("<", -self.min_decades)
         evidence = Evidence(signal=name, value=decades, relation=relation, threshold=limit, unit=unit, where=worst["name"])
         where = tuple(dict.fromkeys([worst["name"], *(way["name"] for way in odd)]))
+        found = self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, len(trace.steps) - 1))
+        yield replace(found, cause="bad_hidden_activation")
+
+    def _blind_to_sign(self, trace: Trace) -> Iterator[Finding]:
+        """Squares, bells and the like: half of the inputs have gradients of one direction, the rest of the other, layer by layer."""
+        ways = _ways(trace)
+        even = [way for way in ways if "passes" in way and way["bend"] > self.max_bend]
+        noisy = float((trace.facts.head or {}).get("noise", 0.0)) > self.max_noise
+        if len(even) < self.min_even or 2 * len(even) <= len(ways) or noisy or thrives(trace):
+            return
+        first = even[0]
+        message = (
+            f"what follows {first['name']} answers x and -x alike: {first['bend']:.0%} of its gradient differs from sample to sample; "
+            f"{len(even)} of {len(ways)} layers are like this"
+        )
+        evidence = Evidence(signal="bend", value=first["bend"], relation=">", threshold=self.max_bend, unit="", where=first["name"])
+        where = tuple(dict.fromkeys(way["name"] for way in even))
         found = self.finding(trace, "warning", message, evidence=(evidence,), where=where, at=(0, len(trace.steps) - 1))
         yield replace(found, cause="bad_hidden_activation")
 
@@ -90,10 +113,12 @@ class OddActivation(Rule):
     def examples(cls) -> Examples:
         stuck = np.full(100, 2.3)
 
-        def net(passes: float, size: float, depth: int = 6, *, loss: Any = stuck, odd: int | None = None, norm: str = "none") -> Trace:
+        def net(
+            passes: float, size: float, depth: int = 6, *, loss: Any = stuck, odd: int | None = None, norm: str = "none", bend: float = 0.5
+        ) -> Trace:
             made = synthetic.chain(depth, layer={"norm": norm})
             ways = [
-                {"name": x.name, "bend": 0.5, "passes": passes if odd is None or i < odd else 0.7, "size": size}
+                {"name": x.name, "bend": bend, "passes": passes if odd is None or i < odd else 0.7, "size": size}
                 for i, x in enumerate(made.layers[:-1])
             ]
             return synthetic.run(replace(made, facts=Facts(loss={"baseline": 2.3}, modules={"between": ways})), loss=loss)
@@ -101,11 +126,22 @@ class OddActivation(Rule):
         noisy = net(1.0, 8.0)
         noisy = replace(noisy, facts=replace(noisy.facts, head={"noise": 0.9}))
         return Examples(
-            sick=(net(0.21, 0.54), net(0.14, 0.6, depth=3), net(21.0, 0.7), net(1.0, 4.1), net(0.05, 0.05), net(0.33, 0.4)),
+            sick=(
+                net(0.21, 0.54),
+                net(0.14, 0.6, depth=3),
+                net(21.0, 0.7),
+                net(1.0, 4.1),
+                net(0.05, 0.05),
+                net(0.33, 0.4),
+                net(0.85, 0.5, bend=0.98),
+            ),
             healthy=(
                 net(0.7, 0.73),
                 net(0.36, 0.4, depth=20),
                 net(1.5, 1.5, depth=20),
+                net(0.85, 0.5, bend=0.94),
+                net(0.85, 0.5, depth=3, bend=0.98),
+                net(0.85, 0.5, bend=0.98, loss=2.3 * np.exp(-np.arange(100) / 20)),
                 net(0.21, 0.54, depth=2),  # one layer of them: a classic
                 net(0.21, 0.54, odd=2),
                 net(0.21, 0.54, norm="layer_norm"),

@@ -11,11 +11,12 @@ import numpy as np
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names
-from evengrad.signals.curves import progress
+from evengrad.signals.curves import progress, thrives
 from evengrad.signals.scale import matching_rms, weight_rms
 from evengrad.types import Evidence, Facts, Finding, Series, Trace
 
 _MOVING = {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "gelu_tanh", "silu", "mish", "hardswish", "tanh"}
+_STRAIGHT, _NEAR_TWO = 0.03, 0.05  # of a way between layers, asked with noise: it bends nothing, and doubles what it sends on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class TooDeep(Rule):
     Attributes:
         max_plain_layers: Most layers in a row without skip or norm that are not told about.
         max_normed_layers: Most layers in a row without skip, with a norm behind most of them.
+        min_doubled: Layers whose output is added to itself from which on they are told.
         max_learnt: Share of the loss that, once gone, shows that the depth does no harm.
         max_carried: Share of the first layer's spread over samples that is left behind the last where skips carry nothing, at most.
         max_scale: Largest healthy factor between the weights' RMS and that of the initialiser that matches, either way, over all layers.
@@ -46,11 +48,13 @@ class TooDeep(Rule):
     helps: ClassVar[str] = "residual connections around every two layers; batch or layer norm; fewer layers"
     max_plain_layers: int = 24
     max_normed_layers: int = 40
+    min_doubled: int = 3
     max_learnt: float = 0.5
     max_carried: float = 1e-3
     max_scale: float = 1.6
 
     def check(self, trace: Trace) -> Iterator[Finding]:
+        yield from self._added_to_itself(trace)
         rows, ran = self._plain(trace), progress(trace)
         most = self._most(trace, rows)
         if len(rows) <= most or ran is None or ran.learnt > self.max_learnt or not self._well_made(trace, rows):
@@ -72,6 +76,18 @@ class TooDeep(Rule):
 
     def value(self, trace: Trace) -> float:
         return float(len(self._plain(trace)))
+
+    def _added_to_itself(self, trace: Trace) -> Iterator[Finding]:
+        """Skips whose input has been overwritten: what a branch puts out comes on exactly twice, and nothing beside it."""
+        ways = (trace.facts.modules or {}).get("between", ())
+        doubled = [w["name"] for w in ways if w["bend"] < _STRAIGHT and abs(w.get("passes", 1.0) - 2.0) < _NEAR_TWO]
+        if len(doubled) < self.min_doubled or thrives(trace):
+            return
+        more = f"{len(doubled)} layers are like this"
+        message = f"what {doubled[0]} puts out is added to itself, where a skip would add its block's input; {more}"
+        evidence = Evidence(signal="doubled_layers", value=len(doubled), relation=">=", threshold=self.min_doubled, unit="layers")
+        found = self.finding(trace, "warning", message, evidence=(evidence,), where=tuple(doubled), at=(0, len(trace.steps) - 1))
+        yield replace(found, cause="too_deep_no_skip")
 
     def _plain(self, trace: Trace) -> list[int]:
         """The longest trunk of rows that a usual activation follows, without a skip that carries."""
@@ -118,8 +134,14 @@ class TooDeep(Rule):
             rows = [replace(x, residual=False, activation="relu" if i % 2 else "none") for i, x in enumerate(made.layers)]
             return replace(made, layers=tuple(rows))
 
+        def doubled(passes: float, loss: Series = stuck) -> Trace:
+            made = net(12, loss)
+            ways = [{"name": x.name, "bend": 0.0, "passes": passes, "size": passes} for x in made.layers[1::2]]
+            return replace(made, facts=replace(made.facts, modules={"between": ways}))
+
         return Examples(
             sick=(
+                doubled(2.0),
                 net(60, stuck),
                 net(25, stuck),  # near miss: one layer more than is left alone
                 net(41, stuck, norm="layer_norm"),
@@ -127,6 +149,8 @@ class TooDeep(Rule):
                 blocks(5e-4),
             ),
             healthy=(
+                doubled(1.0),
+                doubled(2.0, learning),
                 net(60, learning),
                 net(24, stuck),
                 net(40, stuck, norm="layer_norm"),

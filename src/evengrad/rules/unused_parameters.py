@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -12,6 +13,9 @@ from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule, names, place
 from evengrad.signals.curves import progress
 from evengrad.types import Evidence, Facts, Finding, Trace
+
+_RECURRENT, _PLAIN = {"rnn", "lstm", "gru"}, {"linear", "conv"}
+_STACKED = re.compile(r"_l\d+")  # weights of a module that runs over time by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class UnusedParameters(Rule):
     code: ClassVar[str] = "ARC004"
     symptom: ClassVar[str | None] = "no_parameter_update"
     title: ClassVar[str] = "weights are cut off from the loss"
-    causes: ClassVar[tuple[str, ...]] = ("frozen_params", "missing_normalization_layer")
+    causes: ClassVar[tuple[str, ...]] = ("frozen_params", "missing_normalization_layer", "long_memory", "missing_activation")
     needs: ClassVar[tuple[str, ...]] = ("grad_norm", "facts.optimizer")
     signal: ClassVar[tuple[str, str]] = ("unused_layers", "layers")
     helps: ClassVar[str] = "take out detach(), torch.no_grad() and .data on the way to the loss; delete what is not used"
@@ -57,8 +61,7 @@ class UnusedParameters(Rule):
         ran = progress(trace)
         severity = "note" if ran is not None and ran.learnt >= self.min_learnt else "warning"
         found = self.finding(trace, severity, message, evidence=(evidence,), where=names(trace, rows), at=(0, len(trace.steps) - 1))
-        norms = all(trace.layers[i].kind == "norm" for i in rows)
-        yield replace(found, cause="missing_normalization_layer" if norms else "frozen_params")
+        yield replace(found, cause=_cause(trace, rows))
 
     def value(self, trace: Trace) -> float:
         return float(len(_unused(trace)))
@@ -72,6 +75,19 @@ class UnusedParameters(Rule):
             sick=(net([np.nan, 1.0, 1.0]), net([np.nan, np.nan, 1e-9]), net([1.0, 1.0, 1.0], unowned=64)),
             healthy=(net([1.0, 1.0, 1.0]), net([0.0, 1.0, 1.0]), net([np.nan, 1.0, 1.0], frozen=["0.weight"])),
         )
+
+
+def _cause(trace: Trace, rows: list[int]) -> str:
+    """What being cut off takes away: norms, what would bend between two linear layers, the past of a cell, or what the rows learn."""
+    layers, edges = trace.layers, trace.facts.edges or ()
+    if all(layers[i].kind == "norm" for i in rows):
+        return "missing_normalization_layer"
+    if all(layers[i].kind in _RECURRENT and not _STACKED.search(layers[i].weight) for i in rows):
+        return "long_memory"  # a cell that the user's own loop calls: its state is cut from the step before
+    feeding = {a for a, _ in edges}
+    plain = [a for a, b in edges if layers[a].kind in _PLAIN and layers[b].kind in _PLAIN and layers[a].activation == "none"]
+    thrown_away = all(layers[i].activation != "none" and i not in feeding for i in rows)
+    return "missing_activation" if thrown_away and plain and not set(plain) & set(rows) else "frozen_params"
 
 
 def _unused(trace: Trace) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from evengrad import synthetic
 from evengrad.rules.base import Examples, Rule
@@ -88,20 +89,23 @@ class LossSpike(Rule):
 
     def _spikes(self, values: Series, scale: float) -> list[tuple[float, int, int]]:
         """Height, first and last loss of each spike that comes back."""
-        found, place, count = [], _BEFORE, len(values)
-        while place + self.min_length <= count:
-            before = values[place - _BEFORE : place]
-            ahead = values[place : place + self.min_length]
-            if not np.isfinite(ahead).all() or not np.isfinite(before).all() or ahead.min() <= before.max():
-                place += 1
-                continue
+        found: list[tuple[float, int, int]] = []
+        count, free = len(values), 0
+        if count < _BEFORE + self.min_length:
+            return found
+        told = np.where(np.isfinite(values), values, np.nan)  # what is not finite makes every comparison with it false
+        highest = sliding_window_view(told, _BEFORE).max(1)[: count - _BEFORE - self.min_length + 1]
+        lowest = sliding_window_view(told, self.min_length).min(1)[_BEFORE:]
+        for place in (np.flatnonzero(lowest > highest) + _BEFORE).tolist():
+            if place < free:
+                continue  # it belongs to the spike before
+            before, ahead = values[place - _BEFORE : place], values[place : place + self.min_length]
             level = float(np.median(before))
             back = np.flatnonzero(values[place:] <= max(before.max(), level + 0.2 * (np.median(ahead) - level)))
             height = float(np.median(ahead) - level) / scale
             if len(back) and height >= self.min_height and 0 < back[0] <= max(50, count // 5):
                 found.append((height, place, place + int(back[0]) - 1))
-            place += max(1, int(back[0])) if len(back) else count
-            place = max(place, _BEFORE)
+            free = place + max(1, int(back[0])) if len(back) else count
         return found
 
     @classmethod

@@ -137,7 +137,8 @@ def _made_by_the_loop(trace: Trace, told: Event | None) -> bool:
     if told is None or loss is None or "before any operation" not in told.message or (trace.facts.loop or {}).get("standard", True):
         return False
     before, gradients = loss.values[: told.step], trace.column("grad_raw_abs_max")[trace.steps < told.step]
-    if (trace.facts.loop or {}).get("overflown"):  # gradients that the step itself has rounded
+    facts = trace.facts.loop or {}
+    if facts.get("overflown") and float(facts.get("rounded_gradients", 0.0)) > 0.98:  # by the step itself: OPT018
         return False
     if not len(before) or not len(gradients) or set(dtypes) & {"float16", "bfloat16"}:
         return False

@@ -15,8 +15,10 @@ from evengrad.types import Event, Evidence, Facts, Finding, Trace
 
 _LOGS = {"log", "log_", "log2", "log10"}
 _RISKY = _LOGS | {"div", "__truediv__", "true_divide", "__rtruediv__", "reciprocal", "rsqrt", "sqrt", "exp", "exp_", "acos", "asin", "pow"}
+_OF_NONE = {"mean", "std", "var", "median"}  # NaN of no value, or of a single one
 _FLOORS = {"clamp", "clamp_", "clamp_min", "clip", "maximum", "where", "nan_to_num", "add", "__add__", "__radd__", "add_", "logsumexp"}
 _OWN = {"log_softmax", "cross_entropy", "binary_cross_entropy", "binary_cross_entropy_with_logits", "logsigmoid"}
+_IS_NAN = re.compile(r"made 1 of 1 (?:values|gradients) nan")
 _BORN = re.compile(r"(?:^|: )(?:the backward of )?(\w+) in (the loss|\S+)")
 
 
@@ -75,14 +77,21 @@ class UnstableLoss(Rule):
             made = synthetic.run(synthetic.chain(3, facts=facts, out_abs_max=10.0), loss=loss)
             return replace(made, events=(Event(step=30, kind="bad_operation", message=event, where="loss"),)) if event else made
 
+        empty = "first value that is not finite at step 30: mean in the loss made 1 of 1 values nan: born in the loss"
         log = "first value that is not finite at step 30: log in the loss made 3 of 64 values -inf: born in the loss"
         return Examples(
-            sick=(net("log", "mul", "sum", broken=True), net("log", "gather"), net("log", broken=True, event=log)),
+            sick=(
+                net("log", "mul", "sum", broken=True),
+                net("log", "gather"),
+                net("log", broken=True, event=log),
+                net("mean", broken=True, event=empty),
+            ),
             healthy=(
                 net("clamp", "log", "gather"),
                 net("add", "log", "gather"),
                 net("log_softmax", "gather", activation="none"),
                 net("cross_entropy", activation="none", broken=True),
+                net("mean", broken=True, event=empty.replace("nan", "inf")),  # of a network that diverges
                 net("mse_loss", broken=True, event="first value that is not finite at step 30: linear in 2 made 4 of 64 values inf"),
             ),
         )
@@ -102,7 +111,7 @@ def _born(trace: Trace) -> Event | None:
     """The first bad operation, where it is one of the loss, or one that the loss's author wrote into the model."""
     told: Event | None = next((event for event in trace.events if event.kind == "bad_operation"), None)
     found = None if told is None else _BORN.search(told.message)
-    if told is None or found is None or found[1] not in _RISKY:
+    if told is None or found is None or not (found[1] in _RISKY or (found[1] in _OF_NONE and _IS_NAN.search(told.message))):
         return None
     return told if told.where == "loss" or found[2] == "the loss" else None
 

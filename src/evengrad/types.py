@@ -122,8 +122,8 @@ class Facts:
             come to (arrives, endless, softened: `trace.free_answers`), and descent (its change along minus its gradient, as a share of
             what the gradient foretells).
         optimizer: name, lr, initial_lr (that a schedule starts from), weight_decay, momentum, dampening, eps, maximize, missing (trainable
-            parameters that it does not have), foreign (number of its parameters that the model does not have), frozen (parameters with requires_grad off),
-            unowned (number of parameters behind the loss that neither the model nor the optimizer has).
+            parameters that it does not have), foreign (number of its parameters that the model does not have), frozen (parameters with
+            requires_grad off), unowned (number of parameters behind the loss that neither the model nor the optimizer has).
         modules: norms (of each: name, kind, training as the user's step leaves it, momentum, eps, tracks, values: that each channel's
             statistics are taken over), dropouts (name, kind, p, training), dtypes (of the parameters), forget_bias (of LSTM rows),
             post_norms (norms that stand behind a residual addition), between (what lies between rows, asked with noise:

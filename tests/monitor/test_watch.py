@@ -93,7 +93,7 @@ def test_sampled_steps_are_dense_at_first_then_spaced_and_at_least_sixty_in_a_th
     assert 60 <= len(steps) <= 80
     assert (np.diff(np.diff(steps[30:])) >= 0).mean() > 0.6
     assert set(steps) <= set(monitor.trace.curves["grad_norm"].steps)
-    assert np.diff(monitor.trace.curves["grad_norm"].steps).max() <= 32
+    assert np.diff(monitor.trace.curves["grad_norm"].steps).max() <= 64
 
 
 def test_a_step_of_several_micro_batches_is_one_step() -> None:

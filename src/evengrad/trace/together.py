@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-_SMALL = 65_536  # elements up to which tensors are copied side by side
+_SMALL = 16_384  # elements up to which tensors are copied side by side
 _KEPT = 1_048_576  # elements that wait to be looked at
 
 

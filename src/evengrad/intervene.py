@@ -59,9 +59,7 @@ def add_causes(report: Report, bench: Bench) -> Report:
     """Tries changes for every finding and adds interventions, causes and proposals to the report."""
     if report.trace is None or not report.findings:
         return report
-    report = _looked_into(report, bench)
-    trace = report.trace
-    assert trace is not None
+    report, trace = _looked_into(report, report.trace, bench)
     changes = [c for c in proposed(report.findings, trace) if c.remedy.diagnostic and is_possible(c.proposal.cause, trace)]
     over_time = [f for f in report.findings if f.steps[0] != trace.steps[0] or "curves" in "".join(bench.rules[f.code].needs)]
     early = [f for f in report.findings if f not in over_time and not _only_an_effect(f, report.findings)]
@@ -81,27 +79,27 @@ def add_causes(report: Report, bench: Bench) -> Report:
         skipped |= replays.skipped
     findings = folded([_caused(f, tried, trace) for f in report.findings])
     causes = root_causes(findings)
-    if causes[:1] in {("lr_too_high",), ()} and bench.experiment is not None:
+    if causes[:1] in {("lr_too_high",), ()}:
         findings, tried = _challenged(findings, tried, trace, bench)
         causes = root_causes(findings)
     proposals = _ranked(proposed(findings, trace), tried, causes)
     return replace(report, findings=findings, causes=causes, interventions=tuple(tried), proposals=proposals, skipped=skipped)
 
 
-def _looked_into(report: Report, bench: Bench) -> Report:
+def _looked_into(report: Report, trace: Trace, bench: Bench) -> tuple[Report, Trace]:
     """Asks what lies between the layers, and what a step of the user's own does, where anything is wrong, and judges again."""
-    trace = report.trace
-    if trace is None or all(f.severity == SEVERITIES[-1] for f in report.findings):
-        return report
+    if all(f.severity == SEVERITIES[-1] for f in report.findings):
+        return report, trace
     ways = between(bench.rig.model, bench.batch, trace.layers, trace.facts.edges or (), seed=bench.rig.seed)
     rig = bench.rig
     step = step_facts(rig.train_step, rig.model, rig.optimizer, rig.loss_fn, bench.batch, seed=rig.seed)
     if not ways and not step:
-        return report
+        return report, trace
     modules = (trace.facts.modules or {}) | ({"between": ways} if ways else {})
     facts = replace(trace.facts, modules=modules, loop=(trace.facts.loop or {}) | step if step else trace.facts.loop)
-    again = report_of(replace(trace, facts=facts), bench.rules.values())
-    return replace(report, trace=again.trace, findings=again.findings, causes=again.causes, checked=again.checked)
+    trace = replace(trace, facts=facts)
+    again = report_of(trace, bench.rules.values())
+    return replace(report, trace=trace, findings=again.findings, causes=again.causes, checked=again.checked), trace
 
 
 def _challenged(

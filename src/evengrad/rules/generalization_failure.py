@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,21 +72,13 @@ class GeneralizationFailure(Rule):
 
     def _above_chance(self, trace: Trace) -> bool:
         """True if validation answers are right more often than the commonest class's share allows by chance (of 500 samples)."""
-        curve, counts = trace.curves.get("val_accuracy"), (trace.facts.targets or {}).get("labels")
-        if curve is None or not len(curve.values) or not counts:
-            return False
-        chance = max(counts.values()) / sum(counts.values())
-        error = np.sqrt(chance * (1 - chance) / 500)
-        return bool(np.median(curve.values[-_LATE:]) > chance + self.max_chance_errors * error)
+        right, chance, error = _answers(trace, lambda counts: max(counts) / sum(counts))
+        return right > chance + self.max_chance_errors * error
 
     def _below_chance(self, trace: Trace) -> bool:
         """True if validation answers are right less often than guesses are: who knows nothing is not wrong each time."""
-        curve, counts = trace.curves.get("val_accuracy"), (trace.facts.targets or {}).get("labels")
-        if curve is None or not len(curve.values) or not counts:
-            return False
-        chance = 1 / len(counts)
-        error = np.sqrt(chance * (1 - chance) / 500)
-        return bool(np.median(curve.values[-_LATE:]) < chance - 2 * self.max_chance_errors * error)
+        right, chance, error = _answers(trace, lambda counts: 1 / len(counts))
+        return right < chance - 2 * self.max_chance_errors * error
 
     @classmethod
     def examples(cls) -> Examples:
@@ -105,3 +98,12 @@ class GeneralizationFailure(Rule):
                 synthetic.run(base, loss=loss, val_loss=(at, 2.3 + at / 100), eval_loss=(at, 2.3 + at / 100)),  # mode
             ),
         )
+
+
+def _answers(trace: Trace, chance: Callable[[list[int]], float]) -> tuple[float, float, float]:
+    """Shares of validation answers that are right, and that are by chance, with its standard error of 500 samples; NaN where not known."""
+    curve, counts = trace.curves.get("val_accuracy"), (trace.facts.targets or {}).get("labels")
+    if curve is None or not len(curve.values) or not counts:
+        return math.nan, math.nan, math.nan
+    share = chance(list(counts.values()))
+    return float(np.median(curve.values[-_LATE:])), share, math.sqrt(share * (1 - share) / 500)

@@ -89,11 +89,7 @@ class LowPrecision(Rule):
             f"{len(rows)} of {len(deep_rows(trace))} layers hold numbers that need 12 of their 24 bits at every step: something rounds the "
             f"weights, and a step leaves {kept:.0%} of them as they were"
         )
-        evidence = Evidence(
-            signal="rounded_fraction", value=float(share[rows[0]]), relation=">", threshold=self.min_rounded, unit="of weights",
-            where=trace.layers[rows[0]].name,
-        )  # fmt: skip
-        return message, (evidence,), names(trace, rows)
+        return message, _first(trace, rows, "rounded_fraction", share, self.min_rounded), names(trace, rows)
 
     def _put_back(self, trace: Trace) -> tuple[str, tuple[Evidence, ...], tuple[str, ...]] | None:
         """Weights that the optimizer moved, and that something behind it puts exactly where they were: on a grid, however it is spaced."""
@@ -107,11 +103,7 @@ class LowPrecision(Rule):
             f"{share[rows[0]]:.0%} of the weights of {place(trace, rows[0])} are exactly where they were after a step that moved them: "
             f"something behind the optimizer rounds them; {len(rows)} of {len(deep_rows(trace))} layers are like this"
         )
-        evidence = Evidence(
-            signal="unchanged_fraction", value=float(share[rows[0]]), relation=">", threshold=self.max_returned, unit="of weights",
-            where=trace.layers[rows[0]].name,
-        )  # fmt: skip
-        return message, (evidence,), names(trace, rows)
+        return message, _first(trace, rows, "unchanged_fraction", share, self.max_returned), names(trace, rows)
 
     def _lost(self, trace: Trace) -> tuple[str, tuple[Evidence, ...], tuple[str, ...]] | None:
         """Gradients of which the small ones arrive at the optimizer as zero."""
@@ -196,3 +188,9 @@ def _shares(trace: Trace) -> Series:
     out = np.full(column.shape[1], np.nan)
     out[seen] = np.nanmedian(column[:, seen], axis=0)
     return out
+
+
+def _first(trace: Trace, rows: list[int], signal: str, shares: Series, threshold: float) -> tuple[Evidence, ...]:
+    """The first of these rows' share of weights, as evidence."""
+    where = trace.layers[rows[0]].name
+    return (Evidence(signal=signal, value=float(shares[rows[0]]), relation=">", threshold=threshold, unit="of weights", where=where),)

@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -25,7 +24,7 @@ import torch
 
 from benchmarks.faults.base import HALVES, chance
 from benchmarks.faults.biting import cases, twin_track
-from benchmarks.faults.fixing import LIMIT, RESTORED, RESULTS, scored
+from benchmarks.faults.fixing import LIMIT, RESTORED, scored, write
 from benchmarks.faults.runs import limited
 from evengrad.errors import EvengradError
 from evengrad.examine import diagnose_run
@@ -128,9 +127,7 @@ def main() -> None:
     found = summary(rows)
     print(json.dumps(found, indent=1))
     if options.write:
-        command = "python -m benchmarks.faults.baselines " + " ".join(sys.argv[1:])
-        text = json.dumps({"command": command, "torch": torch.__version__, options.half: found, "rows": rows}, indent=1)
-        (RESULTS / f"faults_baselines_{options.half}.json").write_text(text + "\n")
+        write("baselines", options.half, found, rows)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,13 @@ def summary(rows: Sequence[dict[str, Any]], lost: int = 0) -> dict[str, Any]:
     return found
 
 
+def write(kind: str, half: str, found: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Writes results/faults_KIND_HALF.json with the command that made it."""
+    command = f"python -m benchmarks.faults.{kind} " + " ".join(sys.argv[1:])
+    text = json.dumps({"command": command, "torch": torch.__version__, half: found, "rows": rows}, indent=1)
+    (RESULTS / f"faults_{kind}_{half}.json").write_text(text + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--half", choices=HALVES, default="reported")
@@ -119,9 +126,7 @@ def main() -> None:
     found = summary(rows, lost)
     print(json.dumps(found, indent=1))
     if options.write:
-        command = "python -m benchmarks.faults.fixing " + " ".join(sys.argv[1:])
-        text = json.dumps({"command": command, "torch": torch.__version__, options.half: found, "rows": rows}, indent=1)
-        (RESULTS / f"faults_fixing_{options.half}.json").write_text(text + "\n")
+        write("fixing", options.half, found, rows)
 
 
 if __name__ == "__main__":

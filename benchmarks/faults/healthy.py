@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import evengrad as eg
 from benchmarks.faults import steps
@@ -23,10 +23,12 @@ from benchmarks.faults.edits import frozen, in_precision
 from benchmarks.faults.fifth import healthy as fifth
 from benchmarks.faults.fourth import healthy as fourth
 from benchmarks.faults.held_out import healthy as held_out
+from benchmarks.faults.pretrained import Pretrained
 from benchmarks.faults.programs import PROGRAMS, program, warm_up
 from evengrad.lab.data import Split
 
 SEEDS = (0, 1)
+_pretrained = Pretrained(program, seed=100)
 FLOORS = {  # accuracy, or share of variance explained, on the test set
     "digits": 0.85, "fashion_mnist": 0.65, "wine": 0.9, "breast_cancer": 0.93, "two_circles": 0.88, "moons": 0.93, "spirals": 0.9,
     "blobs": 0.9, "friedman": 0.85, "waves": 0.85, "energy": 0.85, "adding": 0.9, "copy_memory": 0.95,
@@ -80,20 +82,6 @@ def _unusual() -> list[tuple[Program, float]]:
             base = program(name)
             found.append((change(base).having(name=f"{what}--{name}"), floor))
     return found
-
-
-@cache
-def _trained(name: str) -> dict[str, Tensor]:
-    """The weights of a program after training: a network to fine-tune."""
-    return eg.train(program(name).experiment(), seed=100).model.state_dict()
-
-
-def _pretrained(p: Program) -> Program:
-    def edit(model: nn.Module) -> nn.Module:
-        model.load_state_dict(_trained(p.name))
-        return model
-
-    return p.edited(edit)
 
 
 def _tuned(p: Program) -> Program:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import evengrad as eg
 from benchmarks.faults import steps
 from benchmarks.faults.base import ModelEdit, Program
 from benchmarks.faults.edits import ACTIVATIONS, ending, frozen, inputs, swapped
 from benchmarks.faults.fifth import healthy_steps as odd
 from benchmarks.faults.fifth.programs import PROGRAMS
+from benchmarks.faults.pretrained import Pretrained
 from evengrad.lab.data import Split
 
+_pretrained = Pretrained(PROGRAMS.__getitem__, seed=500)
 FLOORS = {  # accuracy, or share of variance explained (places: mean gain of both tasks), on the test set
     "glyphs": 0.85, "motions": 0.78, "soil": 0.88, "credit": 0.88, "yinyang": 0.86, "bands": 0.88, "scurve": 0.95, "phase": 0.85,
     "spring": 0.95, "trips": 0.93, "places": 0.85, "pairs": 0.78, "letters": 0.8, "order": 0.95, "thermostat": 0.95, "flag": 0.95,
@@ -29,19 +29,6 @@ FLOORS = {  # accuracy, or share of variance explained (places: mean gain of bot
 def unusual() -> list[tuple[Program, float]]:
     """Returns each program with the least score that says it is well."""
     return [(change(PROGRAMS[name]).having(name=f"{what}--{name}"), floor) for what, change, name, floor in _ODDITIES]
-
-
-@cache
-def _trained(name: str) -> dict[str, Tensor]:
-    return eg.train(PROGRAMS[name].experiment(), seed=500).model.state_dict()
-
-
-def _pretrained(program: Program) -> Program:
-    def edit(model: nn.Module) -> nn.Module:
-        model.load_state_dict(_trained(program.name))
-        return model
-
-    return program.edited(edit)
 
 
 def _tuned(program: Program) -> Program:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,13 +12,14 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, ExponentialLR, LambdaLR
 
-import evengrad as eg
 from benchmarks.faults import steps
 from benchmarks.faults.base import ModelEdit, Program
 from benchmarks.faults.edits import ACTIVATIONS, ending, frozen, inputs, swapped
 from benchmarks.faults.fourth.programs import PROGRAMS
+from benchmarks.faults.pretrained import Pretrained
 from evengrad.lab.data import Split
 
+_pretrained = Pretrained(PROGRAMS.__getitem__, seed=300)
 FLOORS = {  # accuracy, or share of variance explained, on the test set
     "textures": 0.9, "figures": 0.85, "pulses": 0.88, "iris": 0.9, "shells": 0.9, "hastie": 0.88, "pinwheel": 0.95, "flower": 0.9,
     "churn": 0.88, "arm": 0.95, "impedance": 0.95, "roll": 0.95, "ratings": 0.93, "reviews": 0.9, "topics": 0.9, "tides": 0.95,
@@ -30,19 +30,6 @@ FLOORS = {  # accuracy, or share of variance explained, on the test set
 def unusual() -> list[tuple[Program, float]]:
     """Returns each program with the least score that says it is well."""
     return [(change(PROGRAMS[name]).having(name=f"{what}--{name}"), floor) for what, change, name, floor in _ODDITIES]
-
-
-@cache
-def _trained(name: str) -> dict[str, Tensor]:
-    return eg.train(PROGRAMS[name].experiment(), seed=300).model.state_dict()
-
-
-def _pretrained(program: Program) -> Program:
-    def edit(model: nn.Module) -> nn.Module:
-        model.load_state_dict(_trained(program.name))
-        return model
-
-    return program.edited(edit)
 
 
 def _tuned(program: Program) -> Program:
@@ -59,7 +46,7 @@ def _head_anew(program: Program) -> Program:
     """A trained body that is frozen, and a head that starts anew."""
 
     def edit(model: nn.Module) -> nn.Module:
-        found = {k: v for k, v in _trained(program.name).items() if not k.startswith("head")}
+        found = {k: v for k, v in _pretrained.weights(program.name).items() if not k.startswith("head")}
         model.load_state_dict(found, strict=False)
         return model
 

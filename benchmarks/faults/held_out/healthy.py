@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import evengrad as eg
 from benchmarks.faults import steps
 from benchmarks.faults.base import Loss, ModelEdit, Program
 from benchmarks.faults.edits import ending, frozen, inputs, training_targets
 from benchmarks.faults.held_out.programs import PROGRAMS, losing
+from benchmarks.faults.pretrained import Pretrained
 from evengrad.lab.data import Split
 
+_pretrained = Pretrained(PROGRAMS.__getitem__, seed=200)
 FLOORS = {  # accuracy, or share of variance explained, on the test set
     "garments": 0.7, "shoes": 0.87, "digits_1200": 0.8, "even_digits": 0.93, "tumours": 0.9, "wines": 0.9, "rings": 0.88,
     "checkers": 0.9, "clouds": 0.88, "crescents": 0.95, "ripples": 0.9, "flight": 0.9, "chirp": 0.9, "shapes": 0.9, "signal": 0.9,
@@ -28,19 +28,6 @@ FLOORS = {  # accuracy, or share of variance explained, on the test set
 def unusual() -> list[tuple[Program, float]]:
     """Returns each program with the least score that says it is well."""
     return [(change(PROGRAMS[name]).having(name=f"{what}--{name}"), floor) for what, change, name, floor in _ODDITIES]
-
-
-@cache
-def _trained(name: str) -> dict[str, Tensor]:
-    return eg.train(PROGRAMS[name].experiment(), seed=200).model.state_dict()
-
-
-def _pretrained(program: Program) -> Program:
-    def edit(model: nn.Module) -> nn.Module:
-        model.load_state_dict(_trained(program.name))
-        return model
-
-    return program.edited(edit)
 
 
 def _frozen_stem(program: Program) -> Program:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import evengrad as eg
-from benchmarks.faults.base import Loss, ModelEdit, Operator, Program
+from benchmarks.faults.base import Loss, ModelEdit, Program
+from benchmarks.faults.fourth import planting as fourth
 from benchmarks.faults.fourth.planting import is_classes, is_numbers, is_sgd, is_standard
 from evengrad.training import TrainStep
 
@@ -46,17 +48,7 @@ def limited(program: Program, **options: Any) -> Program:
     return Limited(**{f.name: getattr(program, f.name) for f in fields(Program)} | options)
 
 
-def planted(  # noqa: PLR0917
-    name: str,
-    cause: str,
-    mutate: Callable[[Program], Program],
-    on: tuple[str, ...],
-    symptoms: tuple[str, ...],
-    places: tuple[str, ...],
-    **options: Any,
-) -> Operator:
-    """Returns an operator of the fifth set."""
-    return Operator(name=name, cause=cause, half="fifth", symptoms=symptoms, places=places, on=on, mutate=mutate, **options)
+planted = partial(fourth.planted, half="fifth")
 
 
 def stepping(step: TrainStep, **options: Any) -> Callable[[Program], Program]:

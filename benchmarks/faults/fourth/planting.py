@@ -33,10 +33,12 @@ def planted(  # noqa: PLR0917
     on: tuple[str, ...],
     symptoms: tuple[str, ...],
     places: tuple[str, ...],
+    *,
+    half: str = "fourth",
     **fields: Any,
 ) -> Operator:
-    """Returns an operator of the fourth set."""
-    return Operator(name=name, cause=cause, half="fourth", symptoms=symptoms, places=places, on=on, mutate=mutate, **fields)
+    """Returns an operator of the fourth set, or of another."""
+    return Operator(name=name, cause=cause, half=half, symptoms=symptoms, places=places, on=on, mutate=mutate, **fields)
 
 
 def is_classes(program: Program) -> bool:

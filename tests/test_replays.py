@@ -42,9 +42,9 @@ def stuck(step: int = 0, code: str = "OPT002", symptom: str = "loss_stuck") -> F
     return Finding(code=code, symptom=symptom, severity="error", message="1", steps=(step, step))
 
 
-def tried(given: Experiment, finding: Finding, seconds: float = math.inf) -> tuple[list[tuple[str, bool]], dict[str, str]]:
+def tried(given: Experiment, finding: Finding, steps: int = 1000, until: float = math.inf) -> tuple[list[tuple[str, bool]], dict[str, str]]:
     trace = traced(given)
-    replays = Replays(given, RULES, trace, seed=0, seconds=seconds)
+    replays = Replays(given, RULES, trace, seed=0, steps=steps, until=until)
     found = replays.tried([finding], proposed([finding], trace))
     return [(i.cause, i.restored) for i in found], replays.skipped
 
@@ -58,8 +58,15 @@ def test_the_first_change_that_brings_learning_about_ends_the_search() -> None:
 
 
 def test_nothing_is_tried_beyond_the_budget_and_the_report_says_so() -> None:
-    found, skipped = tried(experiment(3e-3), stuck(), seconds=0.0)
-    assert found == []
+    for budget in ({"steps": 0}, {"until": 0.0}):
+        found, skipped = tried(experiment(3e-3), stuck(), **budget)
+        assert found == []
+        assert "budget" in skipped["some changes"]
+
+
+def test_a_change_begun_within_the_budget_of_steps_is_the_last() -> None:
+    found, skipped = tried(experiment(3e-3), stuck(), steps=1)
+    assert len(found) == 1
     assert "budget" in skipped["some changes"]
 
 
@@ -71,7 +78,7 @@ def test_a_fault_later_than_a_replay_reaches_is_not_called_restored() -> None:
 
 def test_the_loss_after_as_many_steps_is_what_counts() -> None:
     trace = traced(experiment(3e-3))
-    replays = Replays(experiment(3e-3), RULES, trace, seed=0, seconds=math.inf)
+    replays = Replays(experiment(3e-3), RULES, trace, seed=0, steps=1000, until=math.inf)
     found = replays.tried([stuck()], proposed([stuck()], trace))
     steps = len(trace.curves["loss"].values) // 8
     assert {i.signal for i in found} == {f"loss_after_{steps}_steps"}
@@ -116,7 +123,7 @@ def test_a_change_is_judged_by_how_far_the_loss_still_jumps() -> None:
     given = one_bad_batch()
     recording, trace = recorded(given)
     spike = stuck(100, "OPT006", "loss_spike")
-    replays = Replays(given, RULES, trace, seed=0, seconds=math.inf, snapshot=recording.snapshot)
+    replays = Replays(given, RULES, trace, seed=0, steps=1000, until=math.inf, snapshot=recording.snapshot)
     found = replays.tried([spike], proposed([spike], trace))
     assert found
     assert {i.signal for i in found} == {"highest_loss"}

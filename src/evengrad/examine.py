@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from evengrad.trace.capture import tensors_in
 from evengrad.training import Experiment, TrainResult, build, checked_device, first_batch, loop_facts, train, validation_of
 from evengrad.types import SEVERITIES, Event, Finding, Trace
 
-_SHARE, _LEAST = 0.25, 0.15  # of the training's seconds, and seconds, that training again may take in search of causes
+_SHARE = 0.5  # of the planned steps: as many may be trained again in search of causes
 
 
 def check(
@@ -110,12 +111,13 @@ def diagnose(
     """Trains the experiment once with every layer watched on sampled steps, judges the run, and intervenes for causes.
 
     Steps are sampled densely at first, then spaced. A fault that is there before the first step is examined on the first batch; one that
-    only training shows by training some steps again with each change, for a third of what the training took at most.
+    only training shows by training some steps again with each change. What is tried depends on the seed alone, never on how fast the
+    machine is, unless `max_seconds` cuts it short.
 
     Args:
         experiment: What to train.
         seed: Seed of the run.
-        max_seconds: Wall-clock budget of the training.
+        max_seconds: Wall-clock budget of the training and of the search for causes.
         rules: Rules with thresholds of one's own.
         select: Codes, or beginnings of codes, to look for.
         ignore: Codes, or beginnings of codes, to leave out.
@@ -142,8 +144,8 @@ def diagnose_run(
     report = report_of(trace, rules)
     if causes and report.findings:
         rig = build(experiment, seed)
-        by_code, seconds = {rule.code: rule for rule in rules}, _budget(trace, max_seconds)
-        report = add_causes(report, Bench(rig, first_batch(rig), by_code, experiment, seconds, recording.snapshot))
+        by_code, until = {rule.code: rule for rule in rules}, math.inf if max_seconds is None else started + max_seconds
+        report = add_causes(report, Bench(rig, first_batch(rig), by_code, experiment, _budget(trace), until, recording.snapshot))
     run = replace(trace.run, seconds=time.perf_counter() - started, verb="diagnose")
     return replace(report, run=run), result
 
@@ -156,12 +158,10 @@ def _planned(trace: Trace) -> Trace:
     return replace(trace, facts=replace(trace.facts, loop={**loop, "steps": len(losses)}))
 
 
-def _budget(trace: Trace, max_seconds: float | None) -> float:
-    """Seconds for training again: a share of what all planned steps take, within what is left."""
-    taken = max(1, len(trace.curves["loss"].steps))
-    planned = max(taken, int((trace.facts.loop or {}).get("steps", taken)))
-    share = max(_LEAST, _SHARE * trace.run.seconds / taken * planned)
-    return share if max_seconds is None else min(share, max_seconds - trace.run.seconds)
+def _budget(trace: Trace) -> int:
+    """Steps that may be trained again: a share of those that are planned."""
+    taken = len(trace.curves["loss"].steps)
+    return int(_SHARE * max(taken, int((trace.facts.loop or {}).get("steps", taken))))
 
 
 class _Scan:

@@ -43,7 +43,8 @@ class Bench:
     """Where changes are tried: a rig and a batch for faults that one pass shows, an experiment for those that only training shows.
 
     Attributes:
-        seconds: Wall-clock budget of training again.
+        steps: How many steps may be trained again in search of causes that only training shows.
+        until: When no further change is tried, by `time.perf_counter`.
         snapshot: The training shortly before its loss jumped, or None.
     """
 
@@ -51,7 +52,8 @@ class Bench:
     batch: Batch
     rules: dict[str, Rule]
     experiment: Experiment | None = None
-    seconds: float = math.inf
+    steps: int = 0
+    until: float = math.inf
     snapshot: Snapshot | None = None
 
 
@@ -74,7 +76,7 @@ def add_causes(report: Report, bench: Bench) -> Report:
         else:
             tried += _at_once(early, changes, replace(bench, rig=copied), trace.at(int(trace.steps[0])))
     if late and bench.experiment is not None:
-        replays = Replays(bench.experiment, bench.rules, trace, seed=bench.rig.seed, seconds=bench.seconds, snapshot=bench.snapshot)
+        replays = Replays(bench.experiment, bench.rules, trace, seed=bench.rig.seed, steps=bench.steps, until=bench.until, snapshot=bench.snapshot)
         tried += replays.tried(late, changes)
         skipped |= replays.skipped
     findings = folded([_caused(f, tried, trace) for f in report.findings])
@@ -110,7 +112,7 @@ def _challenged(
     shaken = next((f for f in told if f.cause == "lr_too_high" or (f.cause is None and f.symptom in WILD - {"loss_spike"})), None)
     if bench.experiment is None or shaken is None or "loss" not in trace.curves:
         return tuple(findings), tried
-    winner, more = Rivals(bench.experiment, trace, bench.rig.seed, 2 * bench.seconds).winner(shaken)
+    winner, more = Rivals(bench.experiment, trace, bench.rig.seed, bench.until).winner(shaken)
     changed = [replace(f, cause=winner) if winner and (f is shaken or f.cause == "lr_too_high") else f for f in findings]
     return folded(changed), tried + more
 

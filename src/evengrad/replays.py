@@ -34,7 +34,8 @@ class Replays:
         rules: Rules by code.
         trace: What it showed.
         seed: The seed that it was trained with.
-        seconds: Wall-clock budget.
+        steps: Budget: no change is tried once so many steps were trained again.
+        until: When no further change is tried, by `time.perf_counter`.
         snapshot: The training shortly before its loss jumped, and the batches since, or None.
     """
 
@@ -45,12 +46,13 @@ class Replays:
         trace: Trace,
         *,
         seed: int,
-        seconds: float,
+        steps: int,
+        until: float,
         snapshot: Snapshot | None = None,
     ) -> None:
         self._experiment, self._rules, self._trace, self._seed = experiment, rules, trace, seed
         self._snapshot = snapshot if snapshot is not None and snapshot.step > 0 else None
-        self._until = time.perf_counter() + seconds
+        self._left, self._until = steps, until
         self.skipped: dict[str, str] = {}
 
     def tried(self, findings: Sequence[Finding], changes: Sequence[Change]) -> list[Intervention]:
@@ -67,7 +69,7 @@ class Replays:
             open_ = [f for f in findings if f in change.findings and f.code not in restored]
             if not open_:
                 continue
-            if time.perf_counter() > self._until:
+            if self._left <= 0 or time.perf_counter() > self._until:
                 self.skipped["some changes"] = "training again with each of them would have taken longer than the budget"
                 break
             kept = [f for f in open_ if self._kept(f)]
@@ -85,6 +87,7 @@ class Replays:
             after = again(self._experiment, self._snapshot, [change.proposal], seed=self._seed)
         except EvengradError:
             after = np.full(len(self._snapshot.batches), math.nan)
+        self._left -= len(after)
         usual = float(np.median(losses[max(0, start - _BEFORE) : start + 1]))
         before_top, after_top = _top(losses[start : start + len(after)]), _top(after)
         calm = usual + _CALM * (before_top - usual) if math.isfinite(before_top) else _JUMP * abs(usual)
@@ -120,6 +123,7 @@ class Replays:
 
     def _replayed(self, change: Change, findings: Sequence[Finding]) -> list[Intervention]:
         horizon = max(self._horizon(f) for f in findings)
+        self._left -= horizon
         watched = [f for f in findings if not self._of_curve(f)]
         recording = Recording(dense=0, growth=1.3) if watched else None
         try:

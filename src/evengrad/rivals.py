@@ -37,19 +37,19 @@ class Rivals:
         experiment: What was trained.
         trace: What it showed.
         seed: The seed that it was trained with.
-        seconds: Wall-clock budget; without an answer by then nothing is said.
+        until: When no further change is tried, by `time.perf_counter`; without an answer by then nothing is said.
     """
 
     experiment: Experiment
     trace: Trace
     seed: int
-    seconds: float
+    until: float
 
     def winner(self, finding: Finding) -> tuple[str | None, list[Intervention]]:
         """Returns the cause whose removal trains best, None where that is the rate that the finding names; and what was tried."""
-        until, levels, tried = time.perf_counter() + self.seconds, dict[str, float](), list[Intervention]()
+        levels, tried = dict[str, float](), list[Intervention]()
         for proposal in self._proposals(finding):
-            if time.perf_counter() > until:
+            if time.perf_counter() > self.until:
                 return None, tried
             level = self._level(proposal)
             levels[proposal.cause] = min(level, levels.get(proposal.cause, math.inf))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,3 +47,23 @@ def test_steps_at_which_columns_were_seen_are_taken_out() -> None:
     assert list(trace.seen(["a", "b"]).steps) == [0, 2]
     assert trace.seen(["b"]) is trace
     assert list(trace.seen(["c"]).steps) == []
+
+
+def test_what_is_asked_twice_is_worked_out_once_and_for_this_trace_alone() -> None:
+    trace = synthetic.chain(3)
+    asked: list[int] = []
+
+    def work() -> int:
+        asked.append(1)
+        return len(asked)
+
+    assert (trace.once("x", work), trace.once("x", work)) == (1, 1)
+    assert replace(trace, events=()).once("x", work) == 2
+
+
+def test_a_trace_does_not_hold_itself() -> None:
+    trace = replace(synthetic.chain(3), columns={"a": np.ones((1, 3), np.float32)})
+    assert trace.seen(["a"]) is trace
+    gone = weakref.ref(trace)
+    del trace
+    assert gone() is None

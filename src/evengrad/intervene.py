@@ -76,7 +76,9 @@ def add_causes(report: Report, bench: Bench) -> Report:
         else:
             tried += _at_once(early, changes, replace(bench, rig=copied), trace.at(int(trace.steps[0])))
     if late and bench.experiment is not None:
-        replays = Replays(bench.experiment, bench.rules, trace, seed=bench.rig.seed, steps=bench.steps, until=bench.until, snapshot=bench.snapshot)
+        replays = Replays(
+            bench.experiment, bench.rules, trace, seed=bench.rig.seed, steps=bench.steps, until=bench.until, snapshot=bench.snapshot
+        )
         tried += replays.tried(late, changes)
         skipped |= replays.skipped
     findings = folded([_caused(f, tried, trace) for f in report.findings])

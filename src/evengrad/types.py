@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from evengrad.errors import InputError
+
+T = TypeVar("T")
 
 Floats = npt.NDArray[np.float32]
 Series = npt.NDArray[np.float64]
@@ -219,15 +221,25 @@ class Trace:
 
     def seen(self, names: Collection[str]) -> Trace:
         """Returns the sampled steps at which each of these columns has a value."""
-        index = np.flatnonzero(np.logical_and.reduce([np.ones(len(self.steps), bool), *map(self.has, names)]))
-        return self if len(index) == len(self.steps) else self._take(index)
+        if not names:
+            return self
+        return self.once(("seen", *names), lambda: self._seen(names)) or self
+
+    def _seen(self, names: Collection[str]) -> Trace | None:
+        """None for all of them: a trace that held itself would outlive its last user."""
+        index = np.flatnonzero(np.logical_and.reduce([*map(self.has, names)]))
+        return None if len(index) == len(self.steps) else self._take(index)
 
     def has(self, name: str) -> npt.NDArray[np.bool_]:
-        """Returns at which sampled steps (S,) a column has a value; looked up once, since every rule asks."""
-        known: dict[str, npt.NDArray[np.bool_]] = self.__dict__.setdefault("_has", {})
-        if name not in known:
-            known[name] = np.asarray(~np.isnan(self.column(name)).all(1))
-        return known[name]
+        """Returns at which sampled steps (S,) a column has a value."""
+        return self.once(("has", name), lambda: np.asarray(~np.isnan(self.column(name)).all(1)))
+
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """Returns what `work` makes of this trace, made the first time that this key is asked for: rules ask for the same things."""
+        known: dict[Hashable, T] = self.__dict__.setdefault("_known", {})
+        if key not in known:
+            known[key] = work()
+        return known[key]
 
     def window(self, n: int) -> Trace:
         """Returns the last n sampled steps (all, if there are fewer)."""

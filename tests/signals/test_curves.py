@@ -40,6 +40,12 @@ def draws(kind: str, count: int, length: int) -> Series:
     return generator.gamma(0.3, 1.0, (count, length)) if kind == "skewed" else generator.standard_t(2, (count, length))
 
 
+@pytest.mark.parametrize("length", [1, 3, 19, 20, 21, 377])
+def test_parts_of_a_curve_are_as_numpy_splits_them(length: int) -> None:
+    values = draws("cauchy", 1, length)[0]
+    np.testing.assert_allclose(smoothed(values), [part.mean() for part in np.array_split(values, min(20, length))], rtol=1e-9, atol=1e-12)
+
+
 def test_a_loss_that_falls_to_zero_thrives() -> None:
     found = progress(run(FALL, baseline=2.3))
     assert found is not None

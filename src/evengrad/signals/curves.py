@@ -54,6 +54,10 @@ def progress(trace: Trace) -> Progress | None:
     constant answer: what it has learnt, it has. A loss that falls below zero (a negative log-likelihood) is measured in units of where it
     began.
     """
+    return trace.once("progress", lambda: _progress(trace))
+
+
+def _progress(trace: Trace) -> Progress | None:
     loss = trace.curves.get("loss")
     if loss is None or len(loss.values) < MIN_STEPS:
         return None
@@ -217,7 +221,10 @@ def _start(values: Series) -> float:
 
 def smoothed(values: Series, parts: int = _PARTS) -> Series:
     """Returns the means of equal parts of a curve, float64 (parts,)."""
-    return np.array([part.mean() for part in np.array_split(values, min(parts, len(values)))])
+    each, longer = divmod(len(values), min(parts, len(values)))
+    sizes = np.repeat([each + 1, each], [longer, min(parts, len(values)) - longer])
+    means: Series = np.add.reduceat(values, np.cumsum(sizes) - sizes) / sizes
+    return means
 
 
 def trend(values: Series) -> float:

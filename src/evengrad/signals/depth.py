@@ -65,6 +65,10 @@ def slopes(trace: Trace, column: str = "grad_out_norm", index: int = 0, *, whole
     Rows that are not finite or exactly zero are left out of the line; None is never returned: a set with fewer than three
     usable rows gives no slope.
     """
+    return list(trace.once(("slopes", column, index, whole), lambda: _slopes(trace, column, index, whole)))
+
+
+def _slopes(trace: Trace, column: str, index: int, whole: bool) -> list[Slope]:
     values = trace.column(column)[index].astype(np.float64)
     fits = [_fit(values, rows, equal) for rows, equal in comparable_rows(trace, whole=whole)]
     return sorted((f for f in fits if f is not None), key=lambda f: -abs(f.total))

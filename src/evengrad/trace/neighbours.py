@@ -74,14 +74,14 @@ def neighbour_agreement(x: Tensor, y: Tensor) -> dict[str, float]:
     Reference: Cover & Hart 1967, Nearest neighbor pattern classification.
     """
     once = _once(x)
-    x, y = x[once], y[once]
+    x, y = (x, y) if len(once) == len(x) else (x[once], y[once])
     n = len(x)
     flat = x.reshape(n, -1).float()
     if n < _FEWEST or not x.is_floating_point() or not 0 < flat.shape[1] <= _MOST_FEATURES or not bool(flat.isfinite().all()):
         return {}
     spread = flat.std(0)
     flat = (flat - flat.mean(0)) / spread.clamp_min(max(1e-12, _ROUNDING * float(spread.max())))
-    distance = torch.cdist(flat, flat).fill_diagonal_(math.inf)
+    distance = torch.addmm(flat.square().sum(1), flat, flat.T, alpha=-2).fill_diagonal_(math.inf)  # squared, less the sample's own square
     nearest = y[distance.argmin(1)]
     if y.is_floating_point():
         own, other = y.reshape(n, -1).double(), nearest.reshape(n, -1).double()
@@ -99,7 +99,8 @@ def _once(x: Tensor) -> list[int]:
     first: dict[bytes, int] = {}
     if not x.numel():
         return []
-    for number, row in enumerate(map(bytes, x.detach().reshape(len(x), -1).contiguous().view(torch.uint8).numpy())):
+    rows = x.detach().reshape(len(x), -1).contiguous().view(torch.uint8).numpy()
+    for number, row in enumerate(rows.view(f"V{rows.shape[1]}").ravel().tolist()):
         first.setdefault(row, number)
     return list(first.values())
 

@@ -825,6 +825,29 @@ def test_structure_needs_no_numbers() -> None:
     assert read_structure(capture, output).layers == structure(ResNet(), torch.randn(4, 3, 8, 8)).layers
 
 
+def test_a_known_structure_is_given_back_where_the_call_went_the_same_way() -> None:
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.second(self.first(x)) if x.sum() > 0 else self.first(x)
+            return out
+
+    model = Forked()
+
+    def seen(x: Tensor, known: Structure | None = None) -> Structure:
+        with Capture(model) as capture:
+            capture.inputs(x)
+            output = model(x)
+        return read_structure(capture, output, known)
+
+    both = seen(torch.ones(4, 8))
+    assert seen(2 * torch.ones(4, 8), both) is both
+    assert [x.name for x in seen(-torch.ones(4, 8), both).layers] == ["first"]
+
+
 def test_compiled_submodule_is_seen_as_plain_python() -> None:
     """Compiling is lazy and tracing forces eager mode, so nothing is compiled here."""
     model = nn.Sequential(torch.compile(mlp(8, 8, 8), backend="eager"), nn.Linear(8, 2))

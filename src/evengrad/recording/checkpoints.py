@@ -14,12 +14,12 @@ from evengrad.trace.batch import Batch, call, mapped, scalar_loss
 from evengrad.trace.capture import tensors_in
 from evengrad.trace.isolation import untouched
 
-COUNT = 10
+COUNT = 8
 _SAMPLES = 256
 
 
 class Checkpoints:
-    """Evaluates at about ten steps, evenly spaced where the number of steps is known.
+    """Evaluates at about eight steps, evenly spaced where the number of steps is known.
 
     Args:
         steps: Number of steps that are planned; None spaces them ever wider.

@@ -22,6 +22,7 @@ from evengrad.trace.again import descent, noise_share, unowned
 from evengrad.trace.batch import Batch
 from evengrad.trace.neighbours import Samples
 from evengrad.trace.recorder import Measurement, measure
+from evengrad.trace.structure import Structure
 from evengrad.types import Curve, Facts, Floats, Layer, Run, Series, Trace
 
 _CONSUMED = {f"grad_{x}": f"grad_raw_{x}" for x in ("norm", "mean", "abs_mean", "abs_max")}
@@ -58,6 +59,7 @@ class Recording:
         self._rates: list[float] = []
         self._accuracy: list[tuple[int, float]] = []
         self._first: tuple[Run, Facts, tuple[Layer, ...]] | None = None
+        self._structure: Structure | None = None
         self._modules: evidence.Modules | None = None
         self._samples = None if loop is None else Samples()
         self._accumulation = Accumulation(dense)
@@ -90,9 +92,9 @@ class Recording:
             facts = facts_of(rig, batch, found, self._modules)
             if self._loop is not None:
                 facts = _asked_again(rig, batch, found, facts)
-            self._first = (run_of(rig, batch, self._name), facts, found.structure.layers)
+            self._first, self._structure = (run_of(rig, batch, self._name), facts, found.structure.layers), found.structure
         else:
-            found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed)
+            found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed, known=self._structure)
         if found.structure.layers != self._first[2]:  # data-dependent control flow took another way
             self._plan_next(rig.step)
             return
@@ -182,7 +184,7 @@ def _asked_again(rig: Rig, batch: Batch, found: Measurement, facts: Facts) -> Fa
 
 
 def _growth(dense: int, steps: int | None) -> float:
-    """What spaces eight and a hundredth of the planned steps out to the last: a look costs up to ten steps of a small network."""
+    """What spaces six and a hundredth of the planned steps out to the last: a look costs up to ten steps of a small network."""
     if steps is None or steps <= dense:
         return 1.2
-    return float((steps / dense) ** (1 / (8 + steps // 100 - dense)))
+    return float((steps / dense) ** (1 / max(1, 6 + steps // 100 - dense)))

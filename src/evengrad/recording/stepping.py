@@ -63,7 +63,10 @@ class Step:
             taken = moved if self._stepped is None else [w - old for w, old in zip(stepped, self._before, strict=True)]
             standard = [torch.zeros_like(m) if s is None else _dense(s) for s, m in zip(self._standard, moved, strict=True)]
             agree = side_by_side([_stacked(*each) for each in zip(standard, used, taken, moved, now, strict=True)], _agreements)
-            rows = [torch.cat((m, g.to(m.device), a.to(m))) for m, g, a in zip(tensor_stats(moved), tensor_stats(used), agree, strict=True)]
+            sizes = tensor_stats(moved + used)
+            rows = [
+                torch.cat((m, g.to(m.device), a.to(m))) for m, g, a in zip(sizes[: len(moved)], sizes[len(moved) :], agree, strict=True)
+            ]
             if self._stepped is not None:
                 behind = side_by_side([_stacked(s, w) for s, w in zip(stepped, now, strict=True)], _behind)
                 rows = [torch.cat((row, b.to(row))) for row, b in zip(rows, behind, strict=True)]

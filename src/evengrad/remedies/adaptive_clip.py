@@ -15,7 +15,7 @@ from evengrad.remedies.pacing import optimizer_of
 from evengrad.rig import Rig
 from evengrad.types import Finding, Proposal, Trace
 
-_KNOWN = 10  # sampled steps without which a run has no history
+_KNOWN = 6  # sampled steps without which a run has no history
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,13 @@ class Measurement:
 
 
 def measure(
-    model: nn.Module, batch: Batch, loss_fn: Loss | None = None, *, columns: Iterable[str] | None = None, seed: int = 0
+    model: nn.Module,
+    batch: Batch,
+    loss_fn: Loss | None = None,
+    *,
+    columns: Iterable[str] | None = None,
+    seed: int = 0,
+    known: Structure | None = None,
 ) -> Measurement:
     """Runs the model once forward and backward in train mode and measures every row; leaves the model as it was, to the bit.
 
@@ -56,6 +62,7 @@ def measure(
         loss_fn: `loss_fn(output, targets)`; None uses the output's own loss, or a fixed random projection.
         columns: Names to measure; None measures all. Fewer cost less.
         seed: Seed of torch's generators during the pass (dropout).
+        known: The structure that an earlier pass of the same model showed: it need not be worked out again if this one goes the same way.
 
     Raises:
         ForwardError: if the model raises.
@@ -72,7 +79,7 @@ def measure(
             with capture:
                 capture.inputs(inputs)
                 output = call(model, inputs)
-            structure = read_structure(capture, output)
+            structure = read_structure(capture, output, known)
             check_labels(output, batch.targets, loss_fn)
             loss = scalar_loss(output, batch.targets, loss_fn)
             capture.forward = recorder.forward = False
@@ -255,18 +262,16 @@ class Recorder:
         if not self.wants(WEIGHT + GRAD):
             return
         weights = [parameters[layer.weight] for layer in structure.layers]
-        if self.wants(WEIGHT):
-            for row, found in enumerate(stats.tensor_stats(weights)):
-                put(WEIGHT[:4], row, found)
+        seen = [(WEIGHT[:4], i, weight) for i, weight in enumerate(weights)]
+        seen += [(GRAD, i, gradients[layer.weight]) for i, layer in enumerate(structure.layers) if layer.weight in gradients]
+        seen = [each for each in seen if self.wants(each[0])]
+        for (names, row, _), found in zip(seen, stats.tensor_stats([tensor for *_, tensor in seen]), strict=True):
+            put(names, row, found)
         if self.wants(WEIGHT[4:]):
             rows = [i for i, layer in enumerate(structure.layers) if weights[i].dim() > 1 and layer.depth is not None]
             shares = stats.distinct_units_of([(weights[i].detach(), structure.unit_axes[i]) for i in rows])
             for row, share in zip(rows, shares, strict=True):
                 put(WEIGHT[4:], row, share)
-        if self.wants(GRAD):
-            rows = [i for i, layer in enumerate(structure.layers) if layer.weight in gradients]
-            for row, found in zip(rows, stats.tensor_stats([gradients[structure.layers[i].weight] for i in rows]), strict=True):
-                put(GRAD, row, found)
 
 
 def stored(value: float, name: str) -> float:

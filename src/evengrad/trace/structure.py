@@ -39,6 +39,7 @@ class Structure:
         unused: Trainable parameters that the forward pass never touched.
         head: Rows whose output reaches the model's output without another weight in between.
         post_norms: Norms that stand behind residual additions (see `post_norms`).
+        read_from: The nodes that it was read from, and those that made the output.
     """
 
     layers: tuple[Layer, ...]
@@ -49,6 +50,7 @@ class Structure:
     unused: tuple[str, ...]
     head: tuple[int, ...]
     post_norms: tuple[str, ...]
+    read_from: tuple[list[Node], tuple[int, ...]] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,18 @@ class _Row:
     after: _After = _After()
 
 
-def read_structure(capture: Capture, output: object) -> Structure:
-    """Turns what a capture saw of one call of its model into rows."""
+def read_structure(capture: Capture, output: object, known: Structure | None = None) -> Structure:
+    """Turns what a capture saw of one call of its model into rows.
+
+    A `known` structure, read from another call of the same model, is given back where both calls went the same way.
+    """
     nodes, parameters = capture.nodes, capture.parameters
+    read_from = (nodes, capture.producers(output))
+    if known is not None and known.read_from == read_from:
+        return known
     rows = _rows(nodes, parameters, capture.modules)
     by_node = {index: i for i, row in enumerate(rows) for index in row.nodes}
-    outputs = set(capture.producers(output))
+    outputs = set(read_from[1])
     consumers = _consumers(nodes, outputs)
     activations = {}
     for i, row in enumerate(rows):
@@ -101,6 +109,7 @@ def read_structure(capture: Capture, output: object) -> Structure:
         unused=tuple(name for name, p in parameters.items() if p.requires_grad and name not in touched),
         head=tuple(sorted(_nearest_rows(nodes, by_node, outputs))),
         post_norms=post_norms(nodes),
+        read_from=read_from,
     )
 
 

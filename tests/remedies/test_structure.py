@@ -139,6 +139,7 @@ PATIENTS = {  # case -> experiment, remedy, cause or code
     "selu": (experiment(lambda: chain(6, 24, 24, 24, 24, 24, 2, between=selu), 20 * X + 5), "selu_conversion", "selu_conditions"),
     "held in eval": (experiment(HeldInEval, 20 * X + 5), "norm_mode", "bn_stats"),
     "narrow": (experiment(lambda: chain(6, 2, 2, 2, 2)), "wider", "too_narrow_relu"),
+    "no hidden layer": (experiment(lambda: nn.Sequential(nn.Linear(6, 2))), "hidden_layer", "capacity_too_small"),
     "narrow with norms": (
         experiment(lambda: chain(6, 4, 4, 2, between=lambda n: [nn.BatchNorm1d(n), nn.Tanh()])),
         "wider",
@@ -319,6 +320,15 @@ def test_gates_that_keep_a_memory_are_open() -> None:
         assert torch.equal(weight, torch.eye(12)) == (case == "relu rnn")
 
 
+def test_what_no_plane_parts_is_parted_by_a_hidden_layer() -> None:
+    inside = (X.norm(dim=1) < X.norm(dim=1).median()).long()
+    given = experiment(lambda: nn.Sequential(nn.Linear(6, 2)), X, inside, lr=0.02, epochs=60)
+    one, two = discovered()["hidden_layer"]().propose(finding("capacity_too_small"), seen(given))
+    assert train(given).metric < 0.7
+    assert train(given.repaired([one])).metric > 0.85
+    assert train(given.repaired([two])).metric > 0.85
+
+
 def test_a_forward_that_counts_on_the_old_width_is_refused_and_left_as_it_was() -> None:
     class Counts(nn.Module):
         def __init__(self) -> None:
@@ -345,6 +355,7 @@ def test_a_forward_that_counts_on_the_old_width_is_refused_and_left_as_it_was() 
         ("selu_conversion", lambda: chain(6, 16, 2), "selu_conditions"),
         ("norm_mode", lambda: chain(6, 8, 2, between=lambda n: [nn.BatchNorm1d(n), nn.ReLU()]), "bn_stats"),
         ("wider", lambda: nn.Sequential(nn.Linear(6, 2)), "capacity_too_small"),
+        ("hidden_layer", lambda: chain(6, 16, 2), "capacity_too_small"),
         ("group_norm", lambda: chain(6, 16, 2), "batch_too_small"),
         ("drop_bias", lambda: chain(6, 16, 2), "NRM001"),
         ("attention_scale", lambda: chain(6, 16, 2), "attention_logits"),

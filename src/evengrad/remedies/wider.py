@@ -48,7 +48,7 @@ class Wider(Remedy):
     min_width: int = 64
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
-        chain = _chain(trace)
+        chain = plain_chain(trace)
         if len(chain) < 2:
             return
         width = max(self.min_width, self.factor * min(x.fan_out for x in chain[:-1]))
@@ -83,18 +83,18 @@ def _changes(rig: Rig, options: dict[str, Any]) -> Iterator[Undo]:
         layer = submodule(rig.model, name)
         if not isinstance(layer, nn.Linear) or [layer.in_features, layer.out_features] != old or "weight" not in layer._parameters:
             raise InputError(f"expected nn.Linear({old[0]}, {old[1]}) at {name!r}: this change was proposed for another model")
-        yield _resize(rig, layer, nn.utils.skip_init(nn.Linear, new[0], new[1], bias=layer.bias is not None))
+        yield resize(rig, layer, nn.utils.skip_init(nn.Linear, new[0], new[1], bias=layer.bias is not None))
         for norm in layer.children():  # that another remedy has put behind it
             if type(norm).__name__ in _NORMS and old[1] != new[1]:
-                yield _resize(rig, norm, _NORMS[type(norm).__name__](new[1]))
+                yield resize(rig, norm, _NORMS[type(norm).__name__](new[1]))
     for name, width in options["norms"].items():
         norm = submodule(rig.model, name)
-        yield _resize(rig, norm, _NORMS[type(norm).__name__](width))
+        yield resize(rig, norm, _NORMS[type(norm).__name__](width))
     yield refill(rig, options["plans"])
     _try(rig)
 
 
-def _resize(rig: Rig, module: nn.Module, fresh: nn.Module) -> Undo:
+def resize(rig: Rig, module: nn.Module, fresh: nn.Module) -> Undo:
     """Gives a module the sizes, parameters and buffers of a fresh one of its kind; its hooks, options and name stay."""
     old = {name: p for name, p in module._parameters.items() if p is not None and name in fresh._parameters}
     held, sizes = {**module._buffers}, {name: getattr(module, name) for name in _SIZES if hasattr(module, name)}
@@ -131,7 +131,7 @@ def _try(rig: Rig) -> None:
             raise InputError(f"the model cannot run with wider layers ({error}): widen them in its own code") from error
 
 
-def _chain(trace: Trace) -> list[Layer]:
+def plain_chain(trace: Trace) -> list[Layer]:
     """All rows of a model that is one chain of linear layers, or nothing."""
     deep = [(i, x) for i, x in enumerate(trace.layers) if x.depth is not None]
     others = [x for x in trace.layers if x.depth is None and x.kind != "norm"]

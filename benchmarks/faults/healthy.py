@@ -25,6 +25,7 @@ from benchmarks.faults.fourth import healthy as fourth
 from benchmarks.faults.held_out import healthy as held_out
 from benchmarks.faults.pretrained import Pretrained
 from benchmarks.faults.programs import PROGRAMS, program, warm_up
+from benchmarks.faults.sixth import healthy as sixth
 from evengrad.lab.data import Split
 
 SEEDS = (0, 1)
@@ -32,7 +33,7 @@ _pretrained = Pretrained(program, seed=100)
 FLOORS = {  # accuracy, or share of variance explained, on the test set
     "digits": 0.85, "fashion_mnist": 0.65, "wine": 0.9, "breast_cancer": 0.93, "two_circles": 0.88, "moons": 0.93, "spirals": 0.9,
     "blobs": 0.9, "friedman": 0.85, "waves": 0.85, "energy": 0.85, "adding": 0.9, "copy_memory": 0.95,
-} | held_out.FLOORS | fourth.FLOORS | fifth.FLOORS  # fmt: skip
+} | held_out.FLOORS | fourth.FLOORS | fifth.FLOORS | sixth.FLOORS  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,8 @@ class Healthy:
 def runs() -> dict[str, Healthy]:
     """Returns every healthy run, by name."""
     made = [_run(p, seed, FLOORS[p.data().name]) for p in PROGRAMS.values() for seed in SEEDS]
-    made += [_run(p, seed, floor) for p, floor in (*_unusual(), *held_out.unusual(), *fourth.unusual(), *fifth.unusual()) for seed in SEEDS]
+    odd = (*_unusual(), *held_out.unusual(), *fourth.unusual(), *fifth.unusual(), *sixth.unusual())
+    made += [_run(p, seed, floor) for p, floor in odd for seed in SEEDS]
     return {run.name: run for run in made}
 
 

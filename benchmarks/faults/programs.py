@@ -13,6 +13,7 @@ from benchmarks.faults.base import Program
 from benchmarks.faults.fifth.programs import PROGRAMS as FIFTH
 from benchmarks.faults.fourth.programs import PROGRAMS as FOURTH
 from benchmarks.faults.held_out.programs import PROGRAMS as HELD_OUT
+from benchmarks.faults.sixth.programs import PROGRAMS as SIXTH
 from evengrad.errors import unknown
 from evengrad.lab.models import CNN, MLP, Recurrent, ResidualCNN, ResidualMLP, Transformer
 
@@ -205,4 +206,5 @@ PROGRAMS: dict[str, Program] = (
     | HELD_OUT
     | FOURTH
     | FIFTH
+    | SIXTH
 )

@@ -19,7 +19,8 @@ Loss = Callable[[Any, Any], Tensor]
 ModelEdit = Callable[[nn.Module], nn.Module]
 DataEdit = Callable[[Split, int], Split]
 Schedule = Callable[[torch.optim.Optimizer, int], Any]  # optimizer, number of steps
-HALVES = ("tuning", "reported", "held_out", "fourth", "fifth", "sixth")  # tuned on the first, mended with what was seen, never with the last
+# Rules are tuned on the first, mended with those seen since, and never with the last before its first run.
+HALVES = ("tuning", "reported", "held_out", "fourth", "fifth", "sixth")
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,

@@ -160,6 +160,7 @@ PATIENTS = {  # case -> experiment, remedy, cause or code
     "loud rows of one": (experiment(lambda: ByHand(True), SEQUENCES, FIRST), "attention_scale", "attention_logits"),
     "lstm": (experiment(lambda: Recurrent(nn.LSTM(3, 12, batch_first=True)), SEQUENCES, FIRST), "memory", "long_memory"),
     "gru": (experiment(lambda: Recurrent(nn.GRU(3, 12, 2, batch_first=True)), SEQUENCES, FIRST), "memory", "long_memory"),
+    "gated": (experiment(lambda: Recurrent(nn.RNN(3, 12, 2, batch_first=True)), SEQUENCES, FIRST), "gated", "long_memory"),
     "rnn": (experiment(lambda: Recurrent(nn.RNN(3, 12, batch_first=True)), SEQUENCES, FIRST), "memory", "long_memory"),
     "relu rnn": (
         experiment(lambda: Recurrent(nn.RNN(3, 12, nonlinearity="relu", batch_first=True)), SEQUENCES, FIRST),
@@ -320,6 +321,13 @@ def test_gates_that_keep_a_memory_are_open() -> None:
         assert torch.equal(weight, torch.eye(12)) == (case == "relu rnn")
 
 
+def test_a_gated_layer_remembers_what_a_plain_one_forgets() -> None:
+    given = experiment(lambda: Recurrent(nn.RNN(3, 12, batch_first=True)), SEQUENCES, FIRST, epochs=20)
+    (proposal,) = discovered()["gated"]().propose(finding("long_memory"), seen(given))
+    assert train(given).metric < 0.75
+    assert train(given.repaired([proposal])).metric > 0.95
+
+
 def test_what_no_plane_parts_is_parted_by_a_hidden_layer() -> None:
     inside = (X.norm(dim=1) < X.norm(dim=1).median()).long()
     given = experiment(lambda: nn.Sequential(nn.Linear(6, 2)), X, inside, lr=0.02, epochs=60)
@@ -360,6 +368,7 @@ def test_a_forward_that_counts_on_the_old_width_is_refused_and_left_as_it_was() 
         ("drop_bias", lambda: chain(6, 16, 2), "NRM001"),
         ("attention_scale", lambda: chain(6, 16, 2), "attention_logits"),
         ("memory", lambda: chain(6, 16, 2), "long_memory"),
+        ("gated", lambda: chain(6, 16, 2), "long_memory"),
     ],
 )
 def test_nothing_is_offered_to_a_network_that_it_does_not_fit(name: str, model: Callable[[], nn.Module], word: str) -> None:

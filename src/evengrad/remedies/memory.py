@@ -39,7 +39,7 @@ class Memory(Remedy):
     random: ClassVar[bool] = True
 
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
-        rows = {_owner(x): x for x in trace.layers if x.kind in _CLASSES}
+        rows = {owner(x): x for x in trace.layers if x.kind in _CLASSES}
         gated = any(x.kind in _GATE for x in rows.values())
         shape = (trace.facts.inputs or {}).get("shape") or []
         steps = max(shape[:-1], default=0) if len(shape) == 3 else 0
@@ -59,10 +59,11 @@ class Memory(Remedy):
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
         generator = torch.Generator().manual_seed(rig.seed)
         layers = proposal.options["layers"].items()
-        return undo_all(_remember(submodule(rig.model, n), kind, proposal.options["bias"], generator) for n, kind in layers)
+        return undo_all(open_gates(submodule(rig.model, n), kind, proposal.options["bias"], generator) for n, kind in layers)
 
 
-def _remember(module: nn.Module, kind: str, bias: float, generator: torch.Generator) -> Undo:
+def open_gates(module: nn.Module, kind: str, bias: float, generator: torch.Generator) -> Undo:
+    """Sets the bias of the gate that keeps a memory; the recurrent weights of a plain layer are drawn instead."""
     if not isinstance(module, _CLASSES[kind]):
         raise InputError(f"expected an nn.{kind.upper()}, got {type(module).__name__}: this change was proposed for another model")
     part = "bias" if kind in _GATE else "weight_hh"
@@ -89,14 +90,14 @@ def _recurrent(weight: Tensor, nonlinearity: str, generator: torch.Generator) ->
     return nn.init.eye_(fresh) if nonlinearity == "relu" else nn.init.orthogonal_(fresh, generator=generator)
 
 
-def _owner(row: Layer) -> str:
+def owner(row: Layer) -> str:
     """Name of the module that holds a level `rnn.l0`, or a cell, whose row is named after itself."""
     return row.weight.rpartition(".")[0]
 
 
 def _code(row: Layer, bias: float) -> str:
-    owner, leaf = _owner(row) or "rnn", row.weight.rpartition(".")[2]
+    name, leaf = owner(row) or "rnn", row.weight.rpartition(".")[2]
     if row.kind == "rnn":
-        return f"+nn.init.orthogonal_({owner}.{leaf.replace('_ih', '_hh')})  # nn.init.eye_ before ReLU"
+        return f"+nn.init.orthogonal_({name}.{leaf.replace('_ih', '_hh')})  # nn.init.eye_ before ReLU"
     gate = "forget" if row.kind == "lstm" else "update"
-    return f"+h = {owner}.hidden_size  # of each level\n+{owner}.bias_ih_l0.data[h : 2 * h] = {bias:.3g}  # the {gate} gate; bias_hh: 0"
+    return f"+h = {name}.hidden_size  # of each level\n+{name}.bias_ih_l0.data[h : 2 * h] = {bias:.3g}  # the {gate} gate; bias_hh: 0"

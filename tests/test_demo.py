@@ -23,6 +23,7 @@ from evengrad.training import Experiment, build, first_batch, metric_name
 REMOTE = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import|fetch\(|XMLHttpRequest""")
 
 
+@pytest.mark.slow
 def test_the_demo_fixes_both_networks_and_writes_its_report(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONPATH": str(Path(evengrad.__file__).parents[1])}
     done = subprocess.run(

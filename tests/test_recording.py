@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import evengrad as eg
 from evengrad.examine import diagnose_run
-from evengrad.training import train
+from evengrad.recording.checkpoints import Checkpoints
+from evengrad.training import build, first_batch, train
 from evengrad.types import Trace
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -132,6 +133,17 @@ def test_rate_and_accuracy_and_evaluation_have_curves() -> None:
     assert trace.curves["val_accuracy"].values[-1] > 0.65
     assert trace.curves["accuracy"].values[-1] > 0.65
     assert "val_loss" not in trace_of().curves
+
+
+def test_a_run_that_goes_on_beyond_its_plan_is_evaluated_ever_more_rarely() -> None:
+    seen = Checkpoints(8, None)
+    rig = build(experiment())
+    batch = first_batch(rig)
+    for rig.step in range(800):
+        seen.see(rig, batch)
+    steps = [step for step, _ in seen.values["eval_loss"]]
+    assert steps[:9] == list(range(9))
+    assert len(steps) < 60
 
 
 def test_dropout_parts_training_from_evaluation() -> None:

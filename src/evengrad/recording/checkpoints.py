@@ -19,7 +19,7 @@ _SAMPLES = 256
 
 
 class Checkpoints:
-    """Evaluates at about eight steps, evenly spaced where the number of steps is known.
+    """Evaluates at about eight steps, evenly spaced where the number of steps is known, and ever wider beyond them.
 
     Args:
         steps: Number of steps that are planned; None spaces them ever wider.
@@ -37,7 +37,9 @@ class Checkpoints:
         """Evaluates, if it is time."""
         if rig.step != self._next:
             return
-        self._next = rig.step + (self._every or max(4, rig.step // 3))
+        self._next = rig.step + (
+            max(4, rig.step // 3) if self._every is None else max(self._every, rig.step // COUNT)
+        )  # a run can go on longer
         with untouched(rig.model, seed=rig.seed), torch.no_grad():
             rig.model.eval()
             self._put(rig, "eval_loss", None, batch)

@@ -65,11 +65,11 @@ class Clock:
         self.cadence = cadence
         self.spent, self.next_due = 0.0, 0
         self._started = self._turned = time.perf_counter()
-        self._spent_then, self._steps = 0.0, 0
+        self._spent_then = 0.0
         self._next_parameters = self._next_norm = 0
         self._norm_cost, self._layer_cost, self._layers_spent = math.inf, 0.0, 0.0
         self._histograms = 0
-        self._plain: deque[float] = deque(maxlen=31)  # seconds that a step takes by itself, where none was looked at from inside
+        self._plain: deque[float] = deque(maxlen=31)  # seconds of the training's own at steps not looked at from inside
         self._looked: float | None = None
 
     @property
@@ -120,13 +120,10 @@ class Clock:
         """Notes a look from inside the step's own pass, and what evaluating it took; the rest shows when the step is over."""
         self._looked = seconds
 
-    def steps_over(self, step: int) -> None:
-        """Notes what the steps up to this one took by themselves since it was last called: one, or all plain steps in a row.
-
-        A step that was looked at from inside is compared with those that were not, since a function mode's cost has no place of its own.
-        """
+    def step_over(self) -> None:
+        """Compares a step that was looked at from inside with those that were not, since a function mode's cost has no place of its own."""
         now = time.perf_counter()
-        own = ((now - self._turned) - (self.spent - self._spent_then)) / (step - self._steps)
+        own = (now - self._turned) - (self.spent - self._spent_then)
         looked, self._looked = self._looked, None
         if looked is None:
             self._plain.append(own)
@@ -134,7 +131,7 @@ class Clock:
             extra = max(0.0, own - self._usual()) if len(self._plain) >= _ENOUGH_STEPS else 0.0
             self.spent += extra
             self.layers_took(extra + looked)
-        self._turned, self._spent_then, self._steps = now, self.spent, step
+        self._turned, self._spent_then = now, self.spent
 
     def _usual(self) -> float:
         """Seconds that a step of the training takes by itself: the median, since an evaluation between two steps is no part of it."""

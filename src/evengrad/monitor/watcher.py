@@ -201,9 +201,8 @@ class Watcher:
         for name, values in self._observed.items():
             self._log.point(name, self.step, float(values[0]) if len(values) == 1 else statistics.fmean(float(v) for v in values))
         self._observed.clear()
-        plain = self._plain
-        if not plain:
-            self._clock.steps_over(self.step + 1)
+        self._clock.step_over()
+        if not self._plain:
             self._finish_looking()
         if self.outlets is not None:
             self.outlets.step(self.step)
@@ -211,8 +210,6 @@ class Watcher:
         self._stepped.clear()
         self._calls = 0
         self._plain = self._calm and self.step < self._clock.next_due
-        if plain and not self._plain:
-            self._clock.steps_over(self.step)
         self.wants_backward = not self._plain
 
     def _finish_looking(self) -> None:

@@ -43,7 +43,7 @@ class Program:
         name: Its name, unique.
         kind: `mlp`, `deep`, `conv`, `residual`, `recurrent`, `attention`, `tabular`, `regression` or `points`.
         half: `tuning` (rules may be tuned on it), `reported` and `held_out` (seen since), or
-            `fourth`, `fifth` and `sixth` (each made by hands that had not read the rules, and not looked at since).
+            `fourth`, `fifth` and `sixth` (each made by hands that had not read the rules, and the sixth not looked at since).
         net: The network, as the lab declares it.
         data: Returns the data; the test set is what the program is judged on.
         lr: The rate.
@@ -160,6 +160,11 @@ class Operator:
     mutate: Callable[[Program], Program]
     fits: Callable[[Program], bool] = lambda program: True
     also: tuple[str, ...] = ()
+
+
+def by_name(*families: Any) -> dict[str, Operator]:
+    """Returns the operators of modules that each hold a tuple `OPERATORS`, by name."""
+    return {operator.name: operator for family in families for operator in family.OPERATORS}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.faults.base import Operator
+from benchmarks.faults.base import Operator, by_name
 from benchmarks.faults.fourth import (
     operators_data,
     operators_held,
@@ -14,11 +14,7 @@ from benchmarks.faults.fourth import (
     operators_steps,
 )
 
-OPERATORS: dict[str, Operator] = {
-    operator.name: operator
-    for family in (
-        operators_rates, operators_start, operators_data, operators_layers, operators_losses, operators_steps, operators_held,
-        operators_sequences,
-    )
-    for operator in family.OPERATORS
-}  # fmt: skip
+OPERATORS: dict[str, Operator] = by_name(
+    operators_rates, operators_start, operators_data, operators_layers, operators_losses, operators_steps, operators_held,
+    operators_sequences,
+)  # fmt: skip

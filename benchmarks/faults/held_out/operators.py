@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.faults.base import Operator
+from benchmarks.faults.base import Operator, by_name
 from benchmarks.faults.held_out import (
     operators_data,
     operators_loop,
@@ -13,10 +13,6 @@ from benchmarks.faults.held_out import (
     operators_start,
 )
 
-OPERATORS: dict[str, Operator] = {
-    operator.name: operator
-    for family in (
-        operators_rates, operators_start, operators_data, operators_shape, operators_losses, operators_loop, operators_sequences,
-    )
-    for operator in family.OPERATORS
-}  # fmt: skip
+OPERATORS: dict[str, Operator] = by_name(
+    operators_rates, operators_start, operators_data, operators_shape, operators_losses, operators_loop, operators_sequences,
+)  # fmt: skip

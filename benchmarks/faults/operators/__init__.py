@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.faults.base import Operator
+from benchmarks.faults.base import Operator, by_name
 from benchmarks.faults.operators import architecture, arithmetic, heads, initial, inputs, loop, losses, rates, regularity, sequences
 
-OPERATORS: dict[str, Operator] = {
-    operator.name: operator
-    for family in (rates, initial, inputs, architecture, heads, losses, regularity, loop, arithmetic, sequences)
-    for operator in family.OPERATORS
-}
+OPERATORS: dict[str, Operator] = by_name(
+    rates, initial, inputs, architecture, heads, losses, regularity, loop, arithmetic, sequences
+)  # fmt: skip

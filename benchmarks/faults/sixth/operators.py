@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.faults.base import Operator
+from benchmarks.faults.base import Operator, by_name
 from benchmarks.faults.sixth import (
     operators_data,
     operators_held,
@@ -13,10 +13,6 @@ from benchmarks.faults.sixth import (
     operators_steps,
 )
 
-OPERATORS: dict[str, Operator] = {
-    operator.name: operator
-    for family in (
-        operators_rates, operators_start, operators_data, operators_layers, operators_losses, operators_steps, operators_held,
-    )
-    for operator in family.OPERATORS
-}  # fmt: skip
+OPERATORS: dict[str, Operator] = by_name(
+    operators_rates, operators_start, operators_data, operators_layers, operators_losses, operators_steps, operators_held,
+)  # fmt: skip

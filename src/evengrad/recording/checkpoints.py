@@ -37,9 +37,8 @@ class Checkpoints:
         """Evaluates, if it is time."""
         if rig.step != self._next:
             return
-        self._next = rig.step + (
-            max(4, rig.step // 3) if self._every is None else max(self._every, rig.step // COUNT)
-        )  # a run can go on longer
+        gap = max(4, rig.step // 3) if self._every is None else max(self._every, rig.step // COUNT)  # a run can go on longer than planned
+        self._next = rig.step + gap
         with untouched(rig.model, seed=rig.seed), torch.no_grad():
             rig.model.eval()
             self._put(rig, "eval_loss", None, batch)

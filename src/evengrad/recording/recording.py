@@ -23,7 +23,7 @@ from evengrad.trace.batch import Batch
 from evengrad.trace.neighbours import Samples
 from evengrad.trace.recorder import Measurement, measure
 from evengrad.trace.structure import Structure
-from evengrad.types import Curve, Facts, Floats, Layer, Run, Series, Trace
+from evengrad.types import Curve, Facts, Floats, Run, Series, Trace
 
 _CONSUMED = {f"grad_{x}": f"grad_raw_{x}" for x in ("norm", "mean", "abs_mean", "abs_max")}
 
@@ -58,8 +58,7 @@ class Recording:
         self._columns: list[dict[str, Floats]] = []
         self._rates: list[float] = []
         self._accuracy: list[tuple[int, float]] = []
-        self._first: tuple[Run, Facts, tuple[Layer, ...]] | None = None
-        self._structure: Structure | None = None
+        self._first: tuple[Run, Facts, Structure] | None = None
         self._modules: evidence.Modules | None = None
         self._samples = None if loop is None else Samples()
         self._accumulation = Accumulation(dense)
@@ -92,10 +91,10 @@ class Recording:
             facts = facts_of(rig, batch, found, self._modules)
             if self._loop is not None:
                 facts = _asked_again(rig, batch, found, facts)
-            self._first, self._structure = (run_of(rig, batch, self._name), facts, found.structure.layers), found.structure
+            self._first = (run_of(rig, batch, self._name), facts, found.structure)
         else:
-            found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed, known=self._structure)
-        if found.structure.layers != self._first[2]:  # data-dependent control flow took another way
+            found = measure(rig.model, batch, rig.loss_fn, seed=rig.seed, known=self._first[2])
+        if found.structure.layers != self._first[2].layers:  # data-dependent control flow took another way
             self._plan_next(rig.step)
             return
         parameters = dict(rig.model.named_parameters(remove_duplicate=True))
@@ -106,7 +105,7 @@ class Recording:
         self._steps.append(rig.step)
         self._columns.append({_CONSUMED.get(k, k): v for k, v in found.columns.items()})
         if self._loop is not None:
-            self._columns[-1] |= self._sequences.see(rig, batch, self._first[2])
+            self._columns[-1] |= self._sequences.see(rig, batch, self._first[2].layers)
         share = right_share(found.output, batch.targets)
         if share is not None:
             self._accuracy.append((rig.step, share))
@@ -123,8 +122,8 @@ class Recording:
         if self._rewind is not None:
             self._rewind.after(rig, loss)
         if self._modules is not None and self._first is not None:
-            run, facts, layers = self._first
-            self._first, self._modules = (run, replace(facts, modules=(facts.modules or {}) | self._modules.facts()), layers), None
+            run, facts, structure = self._first
+            self._first, self._modules = (run, replace(facts, modules=(facts.modules or {}) | self._modules.facts()), structure), None
         if self._step is None:
             return
         self._columns[-1] |= self._step.columns()
@@ -144,8 +143,8 @@ class Recording:
         assert self._first is not None  # training takes at least one step
         if self._own is not None:
             self._own.close()
-        run, facts, layers = self._first
-        names = self._columns[0].keys() | self._columns[-1].keys()
+        run, facts, structure = self._first
+        layers, names = structure.layers, self._columns[0].keys() | self._columns[-1].keys()
         unseen = np.full((1, len(layers)), np.nan, np.float32)
         curves = {"loss": Curve(np.arange(len(losses), dtype=np.int64), losses)}
         if not np.isnan(self._rates).all():

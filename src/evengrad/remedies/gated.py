@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from evengrad.errors import InputError
 from evengrad.remedies import base
 from evengrad.remedies.base import Remedy, Undo, submodule, undo_all
-from evengrad.remedies.memory import open_gates, owner
+from evengrad.remedies.memory import keeping, open_gates, owner
 from evengrad.remedies.surgery import exchange, replace_module
 from evengrad.rig import Rig
 from evengrad.trace.isolation import generators_restored
@@ -41,11 +39,9 @@ class Gated(Remedy):
         names = list(dict.fromkeys(owner(x) for x in rows))
         if not names or "" in names:
             return
-        shape = (trace.facts.inputs or {}).get("shape") or []
-        steps = max(shape[:-1], default=0) if len(shape) == 3 else 0
         yield Proposal(
             remedy=self.name,
-            options={"layers": names, "bias": math.log(steps - 1) if steps > 4 else 1.0},
+            options={"layers": names, "bias": keeping(trace)[0]},
             where=tuple(x.name for x in rows),
             cause="long_memory",
             summary="gated: nn.GRU in place of nn.RNN",
@@ -62,7 +58,7 @@ def _swap(rig: Rig, name: str, bias: float) -> Iterator[Undo]:
     with generators_restored(rig.model, seed=rig.seed):
         fresh = _gated(old)
     like = next(old.parameters())
-    open_gates(fresh.to(like.device, like.dtype).train(old.training), "gru", bias, torch.Generator())
+    open_gates(fresh.to(like.device, like.dtype).train(old.training), "gru", bias)
     pairs = [(p, fresh.get_parameter(part)) for part, p in old.named_parameters()]
     for was, parameter in pairs:
         parameter.requires_grad_(was.requires_grad)

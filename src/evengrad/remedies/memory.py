@@ -41,9 +41,7 @@ class Memory(Remedy):
     def propose(self, finding: Finding, trace: Trace) -> Iterator[Proposal]:
         rows = {owner(x): x for x in trace.layers if x.kind in _CLASSES}
         gated = any(x.kind in _GATE for x in rows.values())
-        shape = (trace.facts.inputs or {}).get("shape") or []
-        steps = max(shape[:-1], default=0) if len(shape) == 3 else 0
-        biases = ([math.log(steps - 1)] if steps > 4 else []) + [1.0] if gated else [0.0]
+        biases = keeping(trace) if gated else [0.0]
         for bias in biases if rows else ():
             words = f"bias {bias:.2g}" if gated else "orthogonal or identity recurrent weights"
             yield Proposal(
@@ -59,23 +57,36 @@ class Memory(Remedy):
     def apply(self, rig: Rig, proposal: Proposal) -> Undo:
         generator = torch.Generator().manual_seed(rig.seed)
         layers = proposal.options["layers"].items()
-        return undo_all(open_gates(submodule(rig.model, n), kind, proposal.options["bias"], generator) for n, kind in layers)
+        return undo_all(_remember(submodule(rig.model, n), kind, proposal.options["bias"], generator) for n, kind in layers)
 
 
-def open_gates(module: nn.Module, kind: str, bias: float, generator: torch.Generator) -> Undo:
-    """Sets the bias of the gate that keeps a memory; the recurrent weights of a plain layer are drawn instead."""
+def keeping(trace: Trace) -> list[float]:
+    """Returns biases of a gate that keeps a memory: over as many steps as the sequences have, where that is known, and over a few."""
+    shape = (trace.facts.inputs or {}).get("shape") or []
+    steps = max(shape[:-1], default=0) if len(shape) == 3 else 0
+    return ([math.log(steps - 1)] if steps > 4 else []) + [1.0]
+
+
+@torch.no_grad()
+def open_gates(module: nn.Module, kind: str, bias: float) -> None:
+    """Sets the bias of the gate that keeps the memory of an LSTM or a GRU."""
+    hidden = int(str(module.hidden_size))
+    for name, p in module.named_parameters():
+        if name.startswith("bias"):
+            p[_GATE[kind] * hidden : (_GATE[kind] + 1) * hidden] = bias if "ih" in name else 0.0
+
+
+def _remember(module: nn.Module, kind: str, bias: float, generator: torch.Generator) -> Undo:
     if not isinstance(module, _CLASSES[kind]):
         raise InputError(f"expected an nn.{kind.upper()}, got {type(module).__name__}: this change was proposed for another model")
     part = "bias" if kind in _GATE else "weight_hh"
-    parameters = [(name, p) for name, p in module.named_parameters() if name.startswith(part)]
-    kept = [(p, p.detach().clone()) for _, p in parameters]
-    hidden = int(str(module.hidden_size))
-    with torch.no_grad():
-        for name, p in parameters:
-            if kind == "rnn":
+    kept = [(p, p.detach().clone()) for name, p in module.named_parameters() if name.startswith(part)]
+    if kind in _GATE:
+        open_gates(module, kind, bias)
+    else:
+        with torch.no_grad():
+            for p, _ in kept:
                 p.copy_(_recurrent(p, str(module.nonlinearity), generator))
-            else:
-                p[_GATE[kind] * hidden : (_GATE[kind] + 1) * hidden] = bias if "ih" in name else 0.0
 
     def undo() -> None:
         with torch.no_grad():

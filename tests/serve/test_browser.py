@@ -92,6 +92,11 @@ def wait(page: Any, ready: Callable[[], Any], seconds: float = 40.0) -> None:
         page.wait_for_timeout(50)
 
 
+def drawn(page: Any) -> None:
+    """Waits until a report's picture is drawn: from then on it answers."""
+    wait(page, lambda: page.locator(".key .ramp").count() == 1)
+
+
 def test_the_list_is_filtered_and_sorted(page: Any) -> None:
     page.goto("/")
     wait(page, lambda: page.locator(".mark.bad").count() >= 2 and "…" not in page.locator("#rows").inner_text())
@@ -114,7 +119,7 @@ def test_names_are_text(page: Any) -> None:
     wait(page, lambda: page.locator("#rows tr").count() >= 4)
     page.get_by_role("link", name="<script>alert(1)</script>").click()
     assert page.locator("h1").inner_text() == "<script>alert(1)</script>"
-    wait(page, lambda: page.locator("canvas.heat").count() == 1)
+    drawn(page)
     page.locator("canvas.heat").hover()
     wait(page, lambda: "onerror" in page.locator(".read").inner_text())
 
@@ -148,11 +153,12 @@ def test_a_run_goes_to_the_trash_after_a_second_press(page: Any, runs: Path) -> 
     wait(page, lambda: "trash" in page.locator("#said").inner_text())
     assert (runs / "trash" / "unwanted.evengrad").exists()
     page.get_by_role("link", name="Trash (1)").click()
+    page.wait_for_load_state()
     page.get_by_role("button", name="restore unwanted").click()
     wait(page, lambda: "is back" in page.locator("#said").inner_text())
     assert (runs / "unwanted.evengrad").exists()
     page.get_by_role("link", name="Open it").click()
-    wait(page, lambda: page.locator("canvas.heat").count() == 1)
+    drawn(page)
     page.goto("/")
     wait(page, lambda: button.count() == 1)
     button.click()
@@ -167,7 +173,7 @@ def test_a_real_training_is_followed(page: Any, runs: Path, tmp_path: Path) -> N
         page.goto("/")
         wait(page, lambda: page.locator(".mark.live").count() == 1)
         page.get_by_role("link", name="live", exact=True).click()
-        wait(page, lambda: page.locator("canvas.heat").count() == 1)
+        drawn(page)
         follow = page.locator("#follow")
         page.get_by_role("tab", name="spread").click()
         first = page.locator(".report .meta").first.inner_text()
@@ -189,7 +195,7 @@ def test_a_view_comes_back_with_its_server(browser: Any, tmp_path: Path) -> None
         page = browser.new_page()
         page.goto(address)
         page.get_by_role("link", name="patient", exact=True).click()
-        wait(page, lambda: page.locator("canvas.heat").count() == 1)
+        drawn(page)
     wait(page, lambda: "trying again" in page.locator("#state").inner_text())
     keep_run(tmp_path, "other", steps=77).rename(path)  # written to meanwhile
     with served(tmp_path, int(address.rpartition(":")[2])):
@@ -226,6 +232,7 @@ def test_a_choice_outlives_a_renewal(page: Any, runs: Path) -> None:
         wait(page, lambda: page.get_by_role("link", name="growing").count() == 1)
         page.get_by_role("link", name="growing").click()
         canvas, read, follow = page.locator("canvas.heat"), page.locator(".read"), page.locator("#follow")
+        drawn(page)
         canvas.click(position={"x": 5, "y": 5})
         wait(page, lambda: "layer 5 (n.4)" in page.locator(".said").first.inner_text())
         told = read.inner_text()
@@ -254,7 +261,7 @@ def test_exact_numbers_are_shown_where_cells_stand_for_several(page: Any, runs: 
     wait(page, lambda: page.get_by_role("link", name="long", exact=True).count() == 1)
     page.get_by_role("link", name="long", exact=True).click()
     canvas = page.locator("canvas.heat")
-    wait(page, lambda: page.locator(".key .ramp").count() == 1)
+    drawn(page)
     box = canvas.bounding_box()
     middle = (box["x"] + box["width"] * 500.5 / 1000, box["y"] + box["height"] * 3.5 / 6)  # steps 1,500 to 1,502, layer 3
     page.mouse.move(*middle)
@@ -325,7 +332,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     while page.locator(":focus").inner_text() != "sigmoid":
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    wait(page, lambda: page.locator("canvas.heat").count() == 1)
+    drawn(page)
     page.locator(".planes button").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.locator(".planes [aria-selected=true]").inner_text() == "spread"

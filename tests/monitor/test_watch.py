@@ -255,6 +255,21 @@ def test_one_entry_of_a_large_gradient_that_is_not_finite_makes_its_norm_and_its
     assert columns["grad_abs_max"][0, 0] == 2.0
 
 
+@pytest.mark.parametrize("outputs", [64, 128, 512])
+@pytest.mark.parametrize("inputs", [128, 512, 784])
+def test_a_sample_is_of_all_inputs_of_a_layer_also_where_its_first_are_always_zero(inputs: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(inputs, outputs)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor = eg.watch(model, optimizer, every=1)
+    x = torch.randn(32, inputs)
+    x[:, : inputs // 4] = 0  # as the upper edge of a picture is
+    model(x).square().mean().backward()
+    before = model.weight.detach().clone()
+    optimizer.step()
+    assert monitor.trace.columns["update_norm"][0, 0] == pytest.approx((model.weight.detach() - before).norm().item(), rel=0.1)
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e25])
 def test_norms_whose_squares_single_precision_cannot_hold_are_still_norms(size: float) -> None:
     model = nn.Linear(4, 1, bias=False)

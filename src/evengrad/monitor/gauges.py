@@ -19,7 +19,8 @@ Columns = dict[str, list[float]]
 
 _FIRST = 8  # parameters that a small one is looked for among
 _SAMPLE = 4096  # entries of a tensor that all but gradient norms are taken over; tensors up to this size are looked at in full
-_RUN = 64  # entries that lie side by side
+_RUN = 16  # entries that lie side by side: a line of memory
+_SPACING = 257  # runs lie this part of a tensor apart: a prime, for else all could fall on the same few inputs of a layer
 _BINS = 64
 _SAFE = (1e-15, 1e15)  # norms between these have squares that single precision holds
 _USUAL = frozenset({Tensor, nn.Parameter})
@@ -236,10 +237,10 @@ def _gathered(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _sampled(tensor: Tensor) -> Tensor:
-    """Runs of 64 at a fixed spacing (64, 64), since single entries would each be a line of memory; a short tensor is filled up."""
-    size = tensor.numel()
-    if size < _SAMPLE:
-        return nn.functional.pad(tensor.reshape(-1), (0, _SAMPLE - size)).view(_RUN, _RUN)
+    """Runs of 16 at a fixed spacing (256, 16), since single entries would each be a line of memory; a short tensor is filled up."""
+    size, runs = tensor.numel(), _SAMPLE // _RUN
+    if size <= _SAMPLE:
+        return nn.functional.pad(tensor.reshape(-1), (0, _SAMPLE - size)).view(runs, _RUN)
     if not tensor.is_contiguous():
         tensor = tensor.contiguous()
-    return tensor.as_strided((_SAMPLE // _RUN, _RUN), (size // (_SAMPLE // _RUN), 1))
+    return tensor.as_strided((runs, _RUN), (size // _SPACING, 1))

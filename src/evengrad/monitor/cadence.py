@@ -67,7 +67,8 @@ class Clock:
         self._started = self._turned = time.perf_counter()
         self._spent_then = 0.0
         self._next_parameters = self._next_norm = 0
-        self._norm_cost, self._layer_cost, self._layers_spent = math.inf, 0.0, 0.0
+        self._norms, self._norms_spent = 0, 0.0
+        self._layer_cost, self._layers_spent = 0.0, 0.0
         self._histograms = 0
         self._plain: deque[float] = deque(maxlen=31)  # seconds of the training's own at steps not looked at from inside
         self._looked: float | None = None
@@ -96,10 +97,12 @@ class Clock:
         return step >= self.next_due
 
     def norm_took(self, step: int, seconds: float) -> None:
-        """Remembers the quickest such measurement, and plans the next."""
-        self._norm_cost = min(self._norm_cost, seconds)
-        allowed = _NORMS * self.cadence.budget * self._usual()
-        self._next_norm = step + (max(1, min(_RAREST, math.ceil(self._norm_cost / allowed))) if allowed > 0 else 1)
+        """Notes what such a measurement cost, and plans the next for when their part of the budget has room for one more."""
+        self._norms, self._norms_spent = self._norms + 1, self._norms_spent + seconds
+        needed = self._norms_spent * (1 + 1 / self._norms) / (_NORMS * self.cadence.budget)
+        usual = self._usual()
+        steps = (needed - self.elapsed) / usual if usual else 1.0
+        self._next_norm = step + max(1, min(_RAREST, math.ceil(steps)))
         self.next_due = min(self._next_norm, self._next_parameters)
 
     def histograms_due(self) -> bool:

@@ -5,8 +5,9 @@
     python -m benchmarks.overhead --processor        # on a machine that is not quiet: processor seconds of the training's own thread
 
 Every variant owns a copy of the model and optimizer; all take turns of a few steps in random order, and a second bare variant is the
-control. A ratio is the median over rounds of a variant's seconds by the bare one's seconds of the same round; beside it are the quartiles. Own share is what the monitor itself counts in runs of their own, of 1,000 steps (the MLP's also of 5,000); memory is what
-that monitor holds at its end.
+control. A ratio is the median over rounds of a variant's seconds by the bare one's seconds of the same round; beside it are the quartiles.
+Own share is what the monitor itself counts in runs of their own, of 1,000 steps (the MLP's also of 5,000); memory is what that monitor
+holds at its end.
 TensorBoard and Weights & Biases are measured where they are installed: pip install tensorboard wandb. What they do in threads and
 processes of their own is in neither clock, unless it holds the training up.
 """

@@ -66,6 +66,12 @@ class FixResult:
         """True if the verdict is `fixed`."""
         return self.verdict == "fixed"
 
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+    def __str__(self) -> str:
+        return str(self.report)
+
 
 def fix(
     experiment: Experiment,

@@ -54,3 +54,12 @@ def test_a_monitor_shows_what_it_has_seen_so_far() -> None:
         shown = monitor._repr_html_()
     assert shown.startswith("<iframe sandbox=")
     assert "<script>" not in shown
+
+
+def test_what_fix_found_out_shows_and_prints_its_report(samples: ModuleType) -> None:
+    repair = pytest.importorskip("evengrad.repair")
+    report = samples.fixed()
+    nothing = {"outcomes": (), "chosen": (), "experiment": None, "changes": None}
+    result = repair.FixResult(verdict="fixed", report=report, **nothing)
+    assert result._repr_html_() == report._repr_html_()
+    assert str(result) == str(report)

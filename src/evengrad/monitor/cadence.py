@@ -21,8 +21,8 @@ class Cadence:
     Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
     first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room after all
     else, or at least for 5% of it. The norm of all gradients is measured at every step where that fits into 15% of the budget (and
-    always under a guard), at least at every 64th. What the first steps cost is made up for later: the budget holds over some hundred steps.
-    Where a step takes only milliseconds, the hooks alone can cost more than the budget.
+    always under a guard), at least at every 64th. What the first steps cost is made up for later: the budget holds over a thousand steps,
+    over some thousand where a step takes but milliseconds, since the hooks alone take a tenth of one.
 
     Attributes:
         parameters: Steps between looks at gradients, weights and updates; None spaces them as said.

@@ -76,9 +76,9 @@ MOVE = """() => {
 def served(folder: Path) -> Iterator[str]:
     """Runs `evengrad serve` over a folder in a process of its own, and gives its address."""
     command = [sys.executable, "-m", "evengrad", "serve", "--store", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        line = next(text for text in server.stdout if "http://" in text)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        line = next(text for text in server.stderr if "http://" in text)
         try:
             yield re.search(r"http://[\d.:]+", line)[0]  # type: ignore[index]
         finally:

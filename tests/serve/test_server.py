@@ -59,3 +59,9 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(InputError, match="Give another one with --port"):
             prepare(tmp_path, host="127.0.0.1", port=taken.getsockname()[1], token=None)
+
+
+def test_who_opens_the_address_as_soon_as_it_is_told_is_not_refused(tmp_path: Path) -> None:
+    _, bound, _ = prepare(tmp_path, host="127.0.0.1", port=0, token=None)
+    with bound, socket.create_connection(bound.getsockname(), timeout=10):
+        pass

@@ -32,7 +32,7 @@ def serve(
         host: Address to listen on. One that is not this machine's own needs a token.
         port: Port to listen on; 0 takes a free one.
         token: What requests must bring beyond this machine, and every change anywhere; drawn anew by default.
-        started: Called with the address to open, once requests are taken.
+        started: Called with the address to open; from then on requests are taken, and answered in a moment.
 
     Raises:
         InputError: if starlette and uvicorn are not installed, the address cannot be listened on, or it needs a token.
@@ -79,6 +79,7 @@ def _bound(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(place)
+            bound.listen()  # who opens the address at once waits, and is not refused
         except OSError:
             bound.close()
             raise

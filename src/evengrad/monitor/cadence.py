@@ -11,7 +11,7 @@ from evengrad.errors import InputError
 
 _ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
 _RAREST = 64  # steps between two norms of all gradients, at most
-_NORMS, _LAYERS = 0.1, 0.05  # parts of the budget: for these norms, and for the layers however much the rest has taken
+_NORMS, _LAYERS = 0.15, 0.05  # parts of the budget: for these norms, and for the layers however much the rest has taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Cadence:
 
     Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
     first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room after all
-    else, or at least for 5% of it. The norm of all gradients is measured at every step where that fits into 10% of the budget (and
+    else, or at least for 5% of it. The norm of all gradients is measured at every step where that fits into 15% of the budget (and
     always under a guard), at least at every 64th. What the first steps cost is made up for later: the budget holds over a thousand steps,
     over some thousand where a step takes but milliseconds, since the hooks alone take a tenth of one.
 

@@ -314,8 +314,8 @@ def test_a_rate_that_is_too_high_is_found_by_replay_and_lowered() -> None:
 
 def test_seeds_can_be_a_number_or_the_seeds() -> None:
     given = stuck_experiment(epochs=1)
-    assert {o.seeds for o in fix(given, seeds=[7, 3]).outcomes} <= {(7,), (7, 3)}
-    assert {o.seeds for o in fix(given, seeds=1).outcomes} == {(0,)}
+    assert {o.seeds for o in fix(given, seeds=[7, 3], max_remedies=1).outcomes} <= {(7,), (7, 3)}
+    assert {o.seeds for o in fix(given, seeds=1, max_remedies=1).outcomes} == {(0,)}
 
 
 @pytest.mark.parametrize(

@@ -33,37 +33,12 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import sync_playwright
 
+from benchmarks.browser import ARGS, CHROMIUM, TRAINING
 from evengrad.store import RunFile
 from evengrad.types import Layer, Run
 
 RESULTS = Path(__file__).parent / "results" / "page.json"
-CHROMIUM = "/usr/bin/chromium"
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 VIEWS, RUNS, MOVES = 20, 1000, 40
-TRAINING = """
-import pathlib, sys, time, torch
-from torch import nn
-import evengrad as eg
-torch.set_num_threads(1)
-model = nn.Sequential(*[layer for _ in range(int(sys.argv[2])) for layer in (nn.Linear(16, 16), nn.Tanh())], nn.Linear(16, 2))
-optimizer, loss_fn = torch.optim.SGD(model.parameters(), 0.05), nn.CrossEntropyLoss()
-x = torch.randn(64, 16); y = (x[:, 0] > 0).long()
-with eg.watch(model, optimizer, name="live", store=sys.argv[1]) as monitor:
-    for step in range(1, 10**9):
-        if pathlib.Path(sys.argv[1], "enough").exists():
-            break
-        optimizer.zero_grad(); loss = loss_fn(model(x), y); loss.backward(); optimizer.step(); monitor.observe(loss=loss)
-        print(step, time.time(), flush=True)
-        time.sleep(0.02)
-"""
-
 MOVE = """() => {
   const canvas = document.querySelector("canvas.heat"), box = canvas.getBoundingClientRect(), began = performance.now();
   for (let i = 0; i < 100; i++)
@@ -101,6 +76,11 @@ def fetched(address: str) -> bytes:
         return bytes(answer.read())
 
 
+def listed(address: str) -> list[dict[str, Any]]:
+    """The runs of the list."""
+    return list(json.loads(fetched(f"{address}/api/runs")))
+
+
 def summary(values: list[float], digits: int) -> dict[str, float]:
     """Median and extremes."""
     return {"median": round(statistics.median(values), digits), "most": round(max(values), digits), "times": len(values)}
@@ -111,12 +91,12 @@ def live(page: Any, *, hidden: int, views: int, seconds: float = 20.0) -> dict[s
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address = stack.enter_context(served(folder))
-        taken = folder / "steps.txt"
+        taken, enough = folder / "steps.txt", folder / "enough"
         out = stack.enter_context(taken.open("w"))
-        stack.enter_context(subprocess.Popen([sys.executable, "-c", TRAINING, str(folder), str(hidden)], stdout=out))
-        stack.callback((folder / "enough").touch)
-        until(lambda: any(row["live"] for row in json.loads(fetched(f"{address}/api/runs"))))
-        (key,) = (row["id"] for row in json.loads(fetched(f"{address}/api/runs")))
+        stack.enter_context(subprocess.Popen([sys.executable, "-c", TRAINING, str(folder), str(enough), str(hidden)], stdout=out))
+        stack.callback(enough.touch)
+        until(lambda: any(row["live"] for row in listed(address)))
+        (key,) = (row["id"] for row in listed(address))
         for _ in range(views - 1):
             threading.Thread(target=_follow, args=(f"{address}/runs/{key}",), daemon=True).start()
         page.goto(f"{address}/runs/{key}")
@@ -165,10 +145,9 @@ def listing() -> dict[str, float]:
         for i in range(RUNS - 1):
             shutil.copy(file.path, folder / f"copy-{i}.evengrad")
         with served(folder) as address:
-            ask = f"{address}/api/runs"
-            cold = until(lambda: len(json.loads(fetched(ask))) == RUNS)
-            until(lambda: all(row["fresh"] for row in json.loads(fetched(ask))), 300)
-            warm = [until(lambda: fetched(ask)) for _ in range(20)]
+            cold = until(lambda: len(listed(address)) == RUNS)
+            until(lambda: all(row["fresh"] for row in listed(address)), 300)
+            warm = [until(lambda: listed(address)) for _ in range(20)]
     return {"runs": RUNS, "before they were read": round(1e3 * cold)} | summary([1e3 * t for t in warm], 0)
 
 
@@ -202,7 +181,7 @@ def large(page: Any, side: int = 10_000) -> dict[str, Any]:
                 )
         megabytes = file.path.stat().st_size / 1e6
         with served(folder) as address:
-            (key,) = (row["id"] for row in json.loads(fetched(f"{address}/api/runs")))
+            (key,) = (row["id"] for row in listed(address))
             began = time.perf_counter()
             page.goto(f"{address}/runs/{key}", timeout=300_000)
             page.locator(".key .ramp").wait_for(timeout=300_000)
@@ -236,7 +215,7 @@ def main() -> None:
     found: dict[str, Any] = json.loads(args.output.read_text()) if args.output.exists() else {}
     found |= {"command": "python -m benchmarks.page", "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
     with sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        browser = api.chromium.launch(executable_path=str(CHROMIUM), args=ARGS)
         page = browser.new_context(viewport={"width": 1200, "height": 1400}, bypass_csp=True).new_page()
         for name in args.only:
             found[name] = parts[name](page)

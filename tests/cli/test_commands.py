@@ -191,7 +191,7 @@ def test_fix_ends_with_zero_where_nothing_is_wrong(cli: Run, folder: Path) -> No
 def test_fix_ends_with_one_where_nothing_helps(cli: Run, folder: Path) -> None:
     source = (folder / "stuck.py").read_text(encoding="utf-8") + "\nfrom dataclasses import replace\n"
     (folder / "hopeless.py").write_text(source + "experiment = replace(experiment, metric=lambda model: 0.5, epochs=1)\n", encoding="utf-8")
-    done = cli("fix", "hopeless.py", "--seeds", "1", "--max-seconds", "3", "--json")
+    done = cli("fix", "hopeless.py", "--seeds", "1", "--json")
     assert (done.code, json.loads(done.out)["verdict"]) == (1, "nothing_helped")
     assert cli("fix", "stuck.py", "--max-seconds", "0.001", "--json").code == 1
 

@@ -10,26 +10,18 @@ from typing import Any
 
 import pytest
 
+from benchmarks.browser import ARGS, CHROMIUM
 from evengrad.report.explained.pages import write_all
 from evengrad.report.html import write, write_many
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = Path("/usr/bin/chromium")
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as api:
-        started = api.chromium.launch(executable_path=str(CHROMIUM), args=[*ARGS, "--disable-sync"])
+        started = api.chromium.launch(executable_path=str(CHROMIUM), args=ARGS)
         yield started
         started.close()
 

@@ -14,33 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.browser import ARGS, CHROMIUM, TRAINING
 from evengrad.monitor.outlets import SHORTEST
 from evengrad.serve.live import POLL
 from evengrad.store import RunFile
 from evengrad.types import Layer, Run
-from tests.report.test_browser import ARGS, CHROMIUM, playwright
+from tests.report.test_browser import playwright
 from tests.serve.conftest import keep_run, served
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
-TRAINING = """
-import pathlib, sys, time, torch
-from torch import nn
-import evengrad as eg
-torch.set_num_threads(1)
-model = nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(16, 16), nn.Tanh())], nn.Linear(16, 2))
-optimizer, loss_fn = torch.optim.SGD(model.parameters(), 0.05), nn.CrossEntropyLoss()
-x = torch.randn(64, 16); y = (x[:, 0] > 0).long()
-with eg.watch(model, optimizer, name="live", store=sys.argv[1]) as monitor:
-    while not pathlib.Path(sys.argv[2]).exists():
-        optimizer.zero_grad(); loss = loss_fn(model(x), y); loss.backward(); optimizer.step(); monitor.observe(loss=loss)
-        time.sleep(0.02)
-"""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as api:
-        started = api.chromium.launch(executable_path=str(CHROMIUM), args=[*ARGS, "--disable-sync"])
+        started = api.chromium.launch(executable_path=str(CHROMIUM), args=ARGS)
         yield started
         started.close()
 
@@ -165,7 +153,7 @@ def test_a_run_goes_to_the_trash_after_a_second_press(page: Any, runs: Path) -> 
 
 def test_a_real_training_is_followed(page: Any, runs: Path, tmp_path: Path) -> None:
     enough = tmp_path / "enough"
-    with subprocess.Popen([sys.executable, "-c", TRAINING, str(runs), str(enough)]):
+    with subprocess.Popen([sys.executable, "-c", TRAINING, str(runs), str(enough), "6"]):
         try:
             page.goto("/")
             wait(page, lambda: page.locator(".mark.live").count() == 1)

@@ -16,7 +16,7 @@ from torch import nn
 from evengrad.errors import InputError
 from evengrad.intervene import Bench, add_causes
 from evengrad.judge import chosen_rules, report_of
-from evengrad.monitor.replay import Call, kinds_of
+from evengrad.monitor.replay import Call
 from evengrad.recording import Recording, trace_of
 from evengrad.report import Report
 from evengrad.rig import Rig
@@ -177,7 +177,8 @@ class _Scan:
         inputs = batch.inputs
         named = inputs if isinstance(inputs, Mapping) else {}
         args = () if named else tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-        step = Call.of(rig.device, args, named, kinds=kinds_of(rig.device), loss_fn=rig.loss_fn, random=True)
+        step = Call(rig.device, rig.loss_fn)
+        step.note(args, named)
         step.targets = batch.targets
         bad = step.first_bad_operation(rig.model)
         if bad is not None:

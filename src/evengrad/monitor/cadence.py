@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from evengrad.errors import InputError
 
-_ENOUGH_STEPS = 5  # plain steps from which it is known how long one takes
+_ENOUGH_STEPS = 5  # steps from which it is known how long one takes
 _RAREST = 64  # steps between two norms of all gradients, at most
 _NORMS, _LAYERS = 0.15, 0.05  # parts of the budget: for these norms, and for the layers however much the rest has taken
 
@@ -39,7 +39,7 @@ class Cadence:
     layers: int | None = None
     budget: float = 0.01
     dense: int = 20
-    growth: float = 1.1
+    growth: float = 1.11
 
     def __post_init__(self) -> None:
         for name in ("parameters", "layers"):
@@ -70,7 +70,7 @@ class Clock:
         self._norms, self._norms_spent = 0, 0.0
         self._layer_cost, self._layers_spent = 0.0, 0.0
         self._histograms = 0
-        self._plain: deque[float] = deque(maxlen=31)  # seconds of the training's own at steps not looked at from inside
+        self._own: deque[float] = deque(maxlen=31)  # seconds of the training's own at steps not looked at from inside
         self._looked: float | None = None
 
     @property
@@ -86,7 +86,7 @@ class Clock:
         """True if what flows through the layers at this step is looked into, too: the first, and then as the budget allows."""
         if self.cadence.layers is not None:
             return step % self.cadence.layers == 0 and self.parameters_due(step)
-        if not self.parameters_due(step) or (step and len(self._plain) < _ENOUGH_STEPS):
+        if not self.parameters_due(step) or (step and len(self._own) < _ENOUGH_STEPS):
             return step == 0
         allowed = self.cadence.budget * self.elapsed
         room = max(allowed - self.spent, _LAYERS * allowed - self._layers_spent)
@@ -123,22 +123,24 @@ class Clock:
         """Notes a look from inside the step's own pass, and what evaluating it took; the rest shows when the step is over."""
         self._looked = seconds
 
+    def step_begins(self) -> None:
+        """Notes that a step begins at which something is due; the others are not timed."""
+        self._turned, self._spent_then = time.perf_counter(), self.spent
+
     def step_over(self) -> None:
         """Compares a step that was looked at from inside with those that were not, since a function mode's cost has no place of its own."""
-        now = time.perf_counter()
-        own = (now - self._turned) - (self.spent - self._spent_then)
+        own = (time.perf_counter() - self._turned) - (self.spent - self._spent_then)
         looked, self._looked = self._looked, None
         if looked is None:
-            self._plain.append(own)
+            self._own.append(own)
         else:
-            extra = max(0.0, own - self._usual()) if len(self._plain) >= _ENOUGH_STEPS else 0.0
+            extra = max(0.0, own - self._usual()) if len(self._own) >= _ENOUGH_STEPS else 0.0
             self.spent += extra
             self.layers_took(extra + looked)
-        self._turned, self._spent_then = now, self.spent
 
     def _usual(self) -> float:
         """Seconds that a step of the training takes by itself: the median, since an evaluation between two steps is no part of it."""
-        return sorted(self._plain)[len(self._plain) // 2] if self._plain else 0.0
+        return sorted(self._own)[len(self._own) // 2] if self._own else 0.0
 
     def layers_took(self, seconds: float) -> None:
         """Remembers what the last look at the layers cost."""

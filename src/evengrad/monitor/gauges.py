@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from evengrad.trace.stats import tensor_stats
 from evengrad.types import Series
 
 Columns = dict[str, list[float]]
+_Rows = TypeVar("_Rows", Tensor, list[Tensor])
 
 _FIRST = 8  # parameters that a small one is looked for among
 _SAMPLE = 4096  # entries of a tensor that all but gradient norms are taken over; tensors up to this size are looked at in full
@@ -30,8 +30,7 @@ _WEIGHT = ("weight_norm", "weight_abs_mean")
 _UPDATE = ("update_norm", "update_abs_max")
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """Norms of gradients at one moment, and what tells later whether they still hold.
 
     Attributes:
@@ -39,42 +38,41 @@ class Reading:
         gradients: The gradients.
         versions: How often each had been written to.
         norms: The norm of each; empty on a GPU.
-        sample: Sampled entries of those of rows (n, S), or None.
+        ends: Sampled entries of those of the first and the last row (2, S), or None.
     """
 
     total: float | Tensor
-    gradients: tuple[Tensor, ...]
-    versions: tuple[int, ...]
-    norms: tuple[float, ...]
-    sample: Tensor | None = None
+    gradients: Sequence[Tensor]
+    versions: Sequence[int]
+    norms: Sequence[float]
+    ends: Tensor | None = None
 
     def holds(self, gradients: Sequence[Tensor], sample: Tensor) -> bool:
-        """True if these are the gradients that were read, and neither their versions nor their samples tell of a change.
+        """True if these are the gradients that were read, and neither their versions nor their samples (n, S) tell of a change.
 
-        What is written through `.data` has no version; it would have to spare every sampled entry.
+        What is written through `.data` has no version; it would have to spare every sampled entry of the first and the last row.
         """
-        if self.sample is None or not self.norms or len(gradients) != len(self.gradients):
+        if self.ends is None or not self.norms or len(gradients) != len(self.gradients):
             return False
         if any(g is not h or g._version != v for g, h, v in zip(gradients, self.gradients, self.versions, strict=True)):
             return False
-        return torch.equal(sample, self.sample)
+        return torch.equal(_ends(sample), self.ends)
 
 
 @torch.no_grad()
-def read(parameters: Sequence[Tensor]) -> Reading:
-    """Reads the norms of the parameters' gradients: not finite where an element is not (on a GPU also beyond 1e19)."""
-    gradients = tuple(p.grad for p in parameters if p.grad is not None)
-    versions = tuple(g._version for g in gradients)
+def read(gradients: Sequence[Tensor], ends: Tensor | None = None) -> Reading:
+    """Reads the norms of gradients: not finite where an element is not (on a GPU also beyond 1e19)."""
+    versions = [g._version for g in gradients]
     values = [dense(g) for g in gradients]
     if not values:
         return Reading(0.0, (), (), ())
     norms = torch._foreach_norm(values)
     if any(n.is_cuda for n in norms):
         return Reading(
-            torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.float32) for n in norms])), gradients, versions, ()
+            torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.float32) for n in norms])), gradients, versions, (), ends
         )
     exact = [n if _SAFE[0] < n < _SAFE[1] else _wide_norm(v) for n, v in zip(torch.stack(norms).tolist(), values, strict=True)]
-    return Reading(math.hypot(*exact), gradients, versions, tuple(exact))
+    return Reading(math.hypot(*exact), gradients, versions, exact, ends)
 
 
 class Gauge:
@@ -89,9 +87,13 @@ class Gauge:
         self._parts = [_Part.of(w) for w in weights]
 
     @torch.no_grad()
-    def sample(self, rows: Sequence[int]) -> Tensor | None:
-        """Returns sampled entries (n, S) of the gradients of those of these rows that have one; None on a GPU, where all are looked at."""
+    def sample(self, rows: Sequence[int], *, ends: bool = False) -> Tensor | None:
+        """Returns sampled entries (n, S) of the gradients of those of these rows that have one; None on a GPU, where all are looked at.
+
+        With `ends` only those of the first and of the last row.
+        """
         gradients = [g for row in rows if (g := self._weights[row].grad) is not None]
+        gradients = _ends(gradients) if ends else gradients
         return _gathered(gradients) if gradients and not gradients[0].is_cuda else None
 
     @torch.no_grad()
@@ -171,15 +173,15 @@ class Glance:
         gradient = None if self._small is None else self._small.grad
         if gradient is None:
             return self._chosen()
-        total = gradient.sum().item()
-        return total - total == 0
+        total: Any = gradient.sum().tolist()  # a number; item() would ask torch's dispatcher once more
+        return bool(total - total == 0)
 
     def _chosen(self) -> bool:
         first = with_gradient(self._optimizer)[:_FIRST]
-        self._small = next((p for p in first if p.numel() <= _SAMPLE and not hasattr(p, "to_local")), None)
+        self._small = next((p for p, _ in first if p.numel() <= _SAMPLE and not hasattr(p, "to_local")), None)
         if self._small is not None:
             return self.finite()
-        return not first or bool(_gathered([dense(first[0].grad)]).isfinite().all())
+        return not first or bool(_gathered([dense(first[0][1])]).isfinite().all())
 
 
 @torch.no_grad()
@@ -196,9 +198,14 @@ def histogram(tensor: Tensor) -> tuple[Series, Series] | None:
     return counts, np.linspace(low, high, _BINS + 1)
 
 
-def with_gradient(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Returns the optimizer's parameters that have a gradient."""
-    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+def with_gradient(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
+    """Returns the optimizer's parameters that have a gradient, each with it."""
+    return [(p, g) for group in optimizer.param_groups for p in group["params"] if (g := p.grad) is not None]
+
+
+def _ends(rows: _Rows) -> _Rows:
+    """The first and the last."""
+    return rows[:: max(1, len(rows) - 1)]
 
 
 def _exact(gradients: Sequence[Tensor | None]) -> list[tuple[float, ...]]:

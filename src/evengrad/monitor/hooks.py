@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -56,13 +57,15 @@ def attach(
     listener takes is counted by the clock; what it raises goes to `failed`. Each hook does this itself: one more function to enter costs
     microseconds at every step, since a backward pass leaves nothing of our code in the processor's caches.
     """
-    end_of_backward = _EndOfBackward(listener, clock, failed)
+    end_of_backward = _EndOfBackward(model, listener, clock, failed)
 
     def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         began = perf_counter()
         end_of_backward.asked = False  # should the backward pass before have raised
         try:
             listener.on_forward(args, kwargs)
+            if listener.wants_backward is not end_of_backward.awaited:
+                end_of_backward.turn(listener.wants_backward)
         except Exception as error:
             failed(error)
         clock.spent += perf_counter() - began
@@ -71,6 +74,8 @@ def attach(
         began = perf_counter()
         try:
             listener.before_step(optimizer, closure=(len(args) > 1 or bool(kwargs)) and _has_closure(args, kwargs))
+            if listener.wants_backward is not end_of_backward.awaited:
+                end_of_backward.turn(listener.wants_backward)
         except Exception as error:
             failed(error)
         clock.spent += perf_counter() - began
@@ -81,11 +86,13 @@ def attach(
         began = perf_counter()
         try:
             listener.after_step(optimizer)
+            if listener.wants_backward is not end_of_backward.awaited:
+                end_of_backward.turn(listener.wants_backward)
         except Exception as error:
             failed(error)
         clock.spent += perf_counter() - began
 
-    removals = [hook_calls(model, called), end_of_backward.hook(model)]
+    removals: list[_Removal] = [hook_calls(model, called), partial(end_of_backward.turn, False)]
     for optimizer in optimizers:
         removals += [optimizer.register_step_pre_hook(before).remove, optimizer.register_step_post_hook(after).remove]
 
@@ -161,25 +168,34 @@ def hook_calls(model: nn.Module, call: Callable[[tuple[Any, ...], dict[str, Any]
 
 
 class _EndOfBackward:
-    """Calls once at the end of each backward pass: asked for by the first gradient that arrives at the first or last parameter."""
+    """Calls once at the end of each awaited backward pass: asked for by the first gradient to arrive at the first or last parameter.
 
-    def __init__(self, listener: Listener, clock: Clock, failed: Callable[[Exception], None]) -> None:
+    Attributes:
+        awaited: True while the ends of backward passes are told.
+        asked: True once the end of the pass that runs was asked for.
+    """
+
+    def __init__(self, model: nn.Module, listener: Listener, clock: Clock, failed: Callable[[Exception], None]) -> None:
         self._listener, self._clock, self._failed = listener, clock, failed
-        self.asked = False
-
-    def hook(self, model: nn.Module) -> _Removal:
         learning = [p for p in model.parameters() if p.requires_grad]
         ends = {id(p): p for p in (learning[:1] + learning[-1:])}
-        handles = [p.register_post_accumulate_grad_hook(self._arrived) for p in ends.values()]
+        self._handles = [p.register_post_accumulate_grad_hook(self._arrived) for p in ends.values()]
+        self.awaited, self.asked = True, False
 
-        def remove() -> None:
-            for handle in handles:
-                handle.remove()
-
-        return remove
+    def turn(self, awaited: bool) -> None:
+        """Hooks the two parameters, or takes the hooks off: autograd would call even one that has nothing to do."""
+        self.awaited = awaited
+        for handle in self._handles:
+            hooks = handle.hooks_dict_ref()
+            if hooks is None:
+                continue  # the parameter is gone
+            if awaited:
+                hooks[handle.id] = self._arrived
+            else:
+                hooks.pop(handle.id, None)
 
     def _arrived(self, _: Tensor) -> None:
-        if not self._listener.wants_backward or self.asked or torch.compiler.is_compiling():
+        if self.asked or torch.compiler.is_compiling():
             return
         self.asked = True
         engine = torch.autograd.Variable._execution_engine

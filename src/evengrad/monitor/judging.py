@@ -80,9 +80,8 @@ class Judge:
         self._dropped = []
 
     def _drop(self, optimizer: torch.optim.Optimizer) -> None:
-        for parameter in with_gradient(optimizer):
-            assert parameter.grad is not None
-            self._dropped.append((parameter, parameter.grad))
+        for parameter, gradient in with_gradient(optimizer):
+            self._dropped.append((parameter, gradient))
             parameter.grad = None
 
     def _bad(self, step: int, call: Call | None) -> None:

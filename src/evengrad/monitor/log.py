@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from evengrad.store.thinning import thinned
 from evengrad.types import Curve, Event, Facts, Floats, Layer, Run, Trace
@@ -14,7 +16,9 @@ _LAST = 20  # points of a curve that are never thinned out
 _FRAMES = 160  # sampled steps held, of about 25 columns of 4 bytes: 16 KB a layer
 _POINTS = 2**16  # of a curve
 _EVENTS = 1000
-_LOOSE = 256
+_LOOSE = 256  # steps
+
+Value = Tensor | float
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Log:
         self._frames: dict[int, dict[str, Floats]] = {}
         self._planes: dict[int, dict[str, Floats]] = {}
         self._curves: dict[str, tuple[list[int], list[float]]] = {}
-        self._loose: list[tuple[str, int, float]] = []  # points that are in no curve yet
+        self._loose: list[tuple[int, Sequence[tuple[str, Value]]]] = []  # points that are in no curve yet
 
     def add(self, step: int, columns: Mapping[str, Floats]) -> None:
         """Adds columns (L,) of a step to those that it has."""
@@ -62,16 +66,25 @@ class Log:
 
     def point(self, name: str, step: int, value: float) -> None:
         """Adds a point to a curve."""
-        self._loose.append((name, step, value))  # nothing more: this runs at every step
+        self.points(step, ((name, value),))
+
+    def points(self, step: int, values: Sequence[tuple[str, Value]]) -> None:
+        """Adds points of a step to curves; several of one name are averaged, and a tensor is read when it has to be."""
+        self._loose.append((step, values))  # nothing more: this runs at every step
         if len(self._loose) >= _LOOSE:
             self._sort()
 
     def _sort(self) -> None:
-        for curves in (self._curves, self._fresh.points) if self._fresh is not None else (self._curves,):
-            for name, step, value in self._loose:
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(step)
-                values.append(value)
+        for step, told in self._loose:
+            found: dict[str, list[float]] = {}
+            for name, value in told:
+                found.setdefault(name, []).append(float(value))
+            for name, seen in found.items():
+                mean = statistics.fmean(seen) if len(seen) > 1 else seen[0]
+                for curves in (self._curves, self._fresh.points) if self._fresh is not None else (self._curves,):
+                    steps, values = curves.setdefault(name, ([], []))
+                    steps.append(step)
+                    values.append(mean)
         for steps, values in self._curves.values():
             if len(steps) > _POINTS:
                 del steps[1:-_LAST:2], values[1:-_LAST:2]

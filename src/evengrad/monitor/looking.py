@@ -32,12 +32,11 @@ class Looking:
 
     Attributes:
         rows: The rows of the trace.
-        draws_numbers: False once a call was seen that drew no random number.
         unseen: Topic -> why it was not looked at.
     """
 
     def __init__(self, model: nn.Module, core: nn.Module, optimizers: Sequence[torch.optim.Optimizer], log: Log, clock: Clock) -> None:
-        self.rows, self.draws_numbers = Rows(core), True
+        self.rows = Rows(core)
         self.unseen: dict[str, str] = {}
         self._model, self._core, self._optimizers, self._log, self._clock = model, core, optimizers, log, clock
         self._compiled = layers.compiled(model)
@@ -60,7 +59,7 @@ class Looking:
         def returned(look: layers.Look, output: Any) -> None:
             began = time.perf_counter()
             if not self.rows.known:
-                self.draws_numbers = call.drew_numbers()
+                call.see_numbers()
                 self._known(look.structure(output), call, output, layers.signature(look.capture))
             elif not layers.same(look.capture, self.rows.signature):
                 self._look = None  # data-dependent control flow took another way

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,9 +31,9 @@ class Measures:
 
     def read(self, optimizer: torch.optim.Optimizer, *, sampled: bool) -> gauges.Reading:
         """Reads the gradients of an optimizer as they are now; `sampled` for a step that is measured, so that they can be known again."""
-        reading = gauges.read(gauges.with_gradient(optimizer))
         own = self._own(optimizer) if sampled else []
-        return replace(reading, sample=self._rows.gauge.sample(own)) if own else reading
+        ends = self._rows.gauge.sample(own, ends=True) if own else None
+        return gauges.read([g for _, g in gauges.with_gradient(optimizer)], ends)
 
     def before(
         self, optimizer: torch.optim.Optimizer, step: int, *, scale: float, norm: float | Tensor | None, reading: gauges.Reading | None
@@ -71,18 +70,18 @@ class Measures:
 
     def _gradients(self, optimizer: torch.optim.Optimizer, scale: float, reading: gauges.Reading | None) -> float:
         """Measures gradients, and returns the norm of all of them; a reading that still holds is not taken again."""
-        own, parameters = self._own(optimizer), gauges.with_gradient(optimizer)
-        sample = self._rows.gauge.sample(own) if own else None
-        if reading is None or sample is None or not reading.holds([p.grad for p in parameters if p.grad is not None], sample):
-            reading = gauges.read(parameters)
+        own, moved = self._own(optimizer), gauges.with_gradient(optimizer)
+        sample, gradients = self._rows.gauge.sample(own) if own else None, [g for _, g in moved]
+        if reading is None or sample is None or not reading.holds(gradients, sample):
+            reading = gauges.read(gradients)
         if own:
-            norms = {id(p): norm for p, norm in zip(parameters, reading.norms, strict=False)}
+            norms = {id(p): norm for (p, _), norm in zip(moved, reading.norms, strict=False)}
             self._rows.gauge.gradients(own, self._columns, sample=sample, norms=norms, scale=scale)
         return float(reading.total)
 
     def over(self, step: int, inside: Mapping[str, Floats]) -> None:
         """Logs what was measured at a step, beside what was seen from inside it."""
-        found = {name: np.array(column, np.float32) for name, column in self._columns.items()}
+        found = dict(zip(self._columns, np.array(list(self._columns.values()), np.float32), strict=True))
         for name, column in inside.items():
             own = found.get(name)
             found[name] = column if own is None else np.where(np.isnan(own), column, own)

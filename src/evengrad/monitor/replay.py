@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,50 +16,57 @@ from evengrad.trace.scanner import BadOperation, first_bad_operation
 from evengrad.trace.structure import Structure
 from evengrad.types import Facts
 
-_autocasts = torch.is_autocast_enabled
 
-
-@dataclass(slots=True)
 class Call:
-    """One call: its inputs by reference, and what is needed to repeat it.
+    """The last call of a model: its inputs by reference, and what is needed to repeat it.
+
+    Args:
+        device: Where the model is.
+        loss_fn: The loss, where it is known.
 
     Attributes:
         args: Positional inputs.
         kwargs: Named inputs.
-        generators: State of torch's generators before the call, by device.
-        autocast: Device type -> dtype, where autocast was on.
+        generators: State of torch's generators before the call, by device; empty once a call was seen that draws no number.
+        autocast: Device type -> dtype, where autocast was on when it was last asked for.
         versions: How often each input tensor had been written to.
-        loss_fn: The loss, where it is known.
         targets: What the loss compared with, where it is known.
     """
 
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    generators: dict[str, Tensor]
-    autocast: dict[str, torch.dtype]
-    versions: list[int]
-    loss_fn: Any = None
-    targets: Any = None
+    __slots__ = ("_device", "_kinds", "_loss_fn", "_random", "args", "autocast", "generators", "kwargs", "targets", "versions")
 
-    @staticmethod
-    def of(
-        device: torch.device, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, kinds: Sequence[str], loss_fn: Any, random: bool
-    ) -> Call:
-        """Notes a call that is about to run, at every step; `kinds` are those of the device, `random` tells whether it draws numbers."""
-        autocast, versions = {}, []
-        for kind in kinds:
-            if _autocasts(kind):
-                autocast[kind] = torch.get_autocast_dtype(kind)
+    def __init__(self, device: torch.device, loss_fn: Any = None) -> None:
+        self._device, self._loss_fn, self._random = device, loss_fn, True
+        self._kinds = ("cpu", "cuda") if device.type == "cuda" else ("cpu",)  # whose autocast matters
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: Mapping[str, Any] = {}
+        self.generators: dict[str, Tensor] = {}
+        self.autocast: dict[str, torch.dtype] = {}
+        self.versions: list[int] = []
+        self.targets: Any = None
+
+    def note(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, plain: bool = False) -> None:
+        """Notes a call that is about to run in place of the one before; at a plain step autocast is taken to be as it was.
+
+        This runs at every step, where each function of torch that is asked costs microseconds: its code is in no cache.
+        """
+        self.args, self.kwargs, self.targets = args, kwargs, None
+        if self._random:
+            self.generators = _generators(self._device)
+        if not plain:
+            self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in self._kinds if torch.is_autocast_enabled(kind)}
+        self.versions = versions = []
         for value in args:
             versions += [value._version] if type(value) is Tensor and not value.is_inference() else _versions(value)
         if kwargs:
             versions += _versions(kwargs)
-        return Call(args, kwargs, _generators(device) if random else {}, autocast, versions, loss_fn)
 
-    def drew_numbers(self) -> bool:
-        """True if a generator has moved since the call was noted."""
-        now = _generators(torch.device(list(self.generators)[-1]))
-        return any(not torch.equal(state, now[name]) for name, state in self.generators.items())
+    def see_numbers(self) -> None:
+        """Once the call has returned: if it drew no random number, the generators need not be asked again."""
+        now = _generators(self._device)
+        self._random = any(not torch.equal(state, now[name]) for name, state in self.generators.items())
+        if not self._random:
+            self.generators = {}
 
     def facts(self, core: nn.Module, structure: Structure, output: object, optimizers: Sequence[torch.optim.Optimizer]) -> Facts:
         """Returns the direct evidence that a call gives."""
@@ -80,13 +86,8 @@ class Call:
             return None  # the inputs have been overwritten
         with _autocast(self.autocast):
             return first_bad_operation(
-                core, self.args, dict(self.kwargs), loss_fn=self.loss_fn, targets=self.targets, rng_state=self.generators
+                core, self.args, dict(self.kwargs), loss_fn=self._loss_fn, targets=self.targets, rng_state=self.generators
             )
-
-
-def kinds_of(device: torch.device) -> tuple[str, ...]:
-    """Returns the types of devices whose autocast matters to a model on this one."""
-    return ("cpu", "cuda") if device.type == "cuda" else ("cpu",)
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from evengrad.monitor.looking import Looking
 from evengrad.monitor.measures import Measures
 from evengrad.monitor.outlets import Outlets
 from evengrad.monitor.ranks import Ranks
-from evengrad.monitor.replay import Call, kinds_of
+from evengrad.monitor.replay import Call
 from evengrad.monitor.scaling import LossScale, left_out, left_scale
 from evengrad.trace.batch import Loss
 from evengrad.types import Event, Floats
@@ -45,7 +44,7 @@ class Watcher:
 
     Attributes:
         step: The step in progress.
-        last: The last training call of the model.
+        last: The last training call of the model; None before the first.
         samples: Samples in the first batch.
         outlets: Told when a step is over, or None.
         wants_backward: True if the end of the coming backward pass is to be told, where gradients before clipping are looked at.
@@ -77,26 +76,25 @@ class Watcher:
         self._glances = {id(o): gauges.Glance(o) for o in self._optimizers}
         self._ranks = Ranks.of(model)
         self._scale = LossScale(scaler)
-        self._device = next((p.device for p in core.parameters()), torch.device("cpu"))
-        self._kinds = kinds_of(self._device)
-        self._late: deque[tuple[int, float | Tensor]] | None = deque() if self._device.type == "cuda" and guard is None else None
-        self._loss_fn = loss_fn
+        device = next((p.device for p in core.parameters()), torch.device("cpu"))
+        self._call = Call(device, loss_fn)
+        self._late: deque[tuple[int, float | Tensor]] | None = deque() if device.type == "cuda" and guard is None else None
         self._unhook_loss = hook_calls(loss_fn, self._on_loss) if isinstance(loss_fn, nn.Module) else None
         self._calm = guard is None and self._late is None and self._ranks is None and scaler is None  # plain steps may come
-        self._plain, self._calls, self._draws_numbers = False, 0, True
+        self._plain, self._calls = False, 0
         self._stepped: set[int] = set()
-        self._observed: dict[str, list[Tensor | float]] = {}
+        self._observed: list[tuple[str, Tensor | float]] = []
         self._inside: dict[str, Floats] = {}
         self._raw: dict[int, gauges.Reading | None] = {}
 
     def on_forward(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """A training call of the model is about to run."""
-        call = Call.of(self._device, inputs, options, kinds=self._kinds, loss_fn=self._loss_fn, random=self._draws_numbers)
+        self.last = call = self._call
+        call.note(inputs, options, plain=self._plain)
         if call.autocast or not self._calm:
             self._see_scale(call)
         if self._stepped:
             self.finish()
-        self.last = call
         self._calls += 1
         if not self._plain and (self._calls == 1 or self._looking.failed):
             self.samples = self.samples or samples_in(inputs, options)
@@ -162,14 +160,14 @@ class Watcher:
 
     def observe(self, targets: Any, values: Mapping[str, Tensor | float]) -> None:
         """Adds values of the step in progress; several of one step are averaged."""
-        if self._stepped and not self._observed.keys().isdisjoint(values):
+        if self._observed and self._stepped and any(name in values for name, _ in self._observed):
             self.finish()
         if targets is not None and self.last is not None:
             self.last.targets = targets
         for name, value in values.items():
             if isinstance(value, Tensor):  # reading from the host's memory waits for nothing
                 value = value.item() if value.is_cpu else value.detach()  # noqa: PLW2901
-            self._observed.setdefault(name, []).append(value)
+            self._observed.append((name, value))
 
     def unseen(self) -> dict[str, str]:
         """Returns what was not looked at, and why."""
@@ -198,10 +196,9 @@ class Watcher:
 
     def finish(self) -> None:
         """Closes the step in progress, and begins the next."""
-        for name, values in self._observed.items():
-            self._log.point(name, self.step, float(values[0]) if len(values) == 1 else statistics.fmean(float(v) for v in values))
-        self._observed.clear()
-        self._clock.step_over()
+        if self._observed:
+            self._log.points(self.step, self._observed)
+            self._observed = []
         if not self._plain:
             self._finish_looking()
         if self.outlets is not None:
@@ -211,8 +208,11 @@ class Watcher:
         self._calls = 0
         self._plain = self._calm and self.step < self._clock.next_due
         self.wants_backward = not self._plain
+        if not self._plain:
+            self._clock.step_begins()
 
     def _finish_looking(self) -> None:
+        self._clock.step_over()
         self._measures.over(self.step, self._inside)
         self._inside = {}
         if self._ranks is not None:
@@ -221,7 +221,6 @@ class Watcher:
         if self._clock.parameters_due(self.step):
             self._clock.taken(self.step)
         self._looking.end()
-        self._draws_numbers = self._looking.draws_numbers
 
     def _hear_ranks(self) -> None:
         if self._ranks is not None:

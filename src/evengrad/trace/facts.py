@@ -29,7 +29,8 @@ def input_facts(batch: Batch, model: nn.Module, structure: Structure) -> dict[st
     x = x.float() if x.dim() > 1 else x.float()[:, None]
     standardize = getattr(model, STANDARDIZE, None)
     x = standardize(x) if standardize is not None else x
-    finite = x[torch.isfinite(x)]
+    mask = torch.isfinite(x)
+    finite = x if bool(mask.all()) else x[mask]
     share = 1.0 - finite.numel() / x.numel()
     first = next((layer.kind for layer in structure.layers if layer.depth is not None), "")
     axis = 1 if x.dim() > 3 or (x.dim() == 3 and first == "conv") else -1

@@ -276,8 +276,10 @@ class Recorder:
 
 def stored(value: float, name: str) -> float:
     """What a column stores: infinity where anything was not finite, never zero or infinity for a double beyond the range of single."""
+    if _SMALLEST <= abs(value) <= _LARGEST or value == 0:
+        return value  # as it nearly always is
     if not math.isfinite(value):
         return value if name in _UNDEFINED else math.inf
-    if value and abs(value) < _SMALLEST:
+    if abs(value) < _SMALLEST:
         return math.copysign(_SMALLEST, value)
-    return max(-_LARGEST, min(_LARGEST, value))
+    return math.copysign(_LARGEST, value)

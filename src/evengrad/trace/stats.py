@@ -16,6 +16,7 @@ CUT_OFF = {"relu", "relu6"}
 """Activations whose output is exactly zero for every input that is not positive."""
 _transform = torch._C._functorch.peek_interpreter_stack
 _USUAL = (1e-15, 1e15)  # magnitudes between these have squares that single precision holds
+_PART = 1_048_576  # elements that are copied at a time: more of fresh memory costs more than the arithmetic
 _ROUNDING = 7e-7  # of the largest unit's norm: what a product with a vector of norm sqrt(n / 2) leaves open
 
 
@@ -106,7 +107,8 @@ def _tensor_stats(flat: Tensor, counts: Tensor) -> Tensor:
     """Statistics (k, 4) of k tensors (k, elements) with `counts` elements each; the rest is zeros."""
     largest = _largest(flat)
     scaled, unit = _scaled(flat, largest)
-    norm, size = (torch.linalg.vector_norm(scaled, order, dim=1) for order in (2, 1))
+    norm = torch.linalg.vector_norm(scaled, dim=1)
+    size = torch.stack([part.abs().sum(1) for part in scaled.split(_PART, 1)]).sum(0)  # vector_norm(ord=1) is five times slower on a CPU
     found = torch.stack((norm, scaled.sum(1) / counts, size / counts), 1)
     return torch.cat((found if unit is None else found * unit[:, None], largest[:, None]), 1)
 

@@ -1,13 +1,14 @@
-"""What watching costs: the same training bare and watched, in turns in one run, beside what others log.
+"""What watching costs: the same training bare and watched, in turns, beside what others log.
 
     python -m benchmarks.overhead                    # writes benchmarks/results/overhead.json
     python -m benchmarks.overhead --rounds 9 --models mlp
     python -m benchmarks.overhead --processor        # on a machine that is not quiet: processor seconds of the training's own thread
 
-Every variant owns a copy of the model and optimizer; all take turns of a few steps in random order, and a second bare variant is the
-control. A ratio is the median over rounds of a variant's seconds by the bare one's seconds of the same round; beside it are the quartiles.
-Own share is what the monitor itself counts in runs of their own, of 1,000 steps (the MLP's also of 5,000); memory is what that monitor
-holds at its end.
+Every round is a process of its own, in which every variant owns a copy of the model and optimizer, built in random order, since where
+a network lies in memory makes it some percent faster or slower. All take turns of a few steps, and a second bare variant is the control.
+A ratio is the median over rounds of a variant's seconds by the bare one's seconds of the same round; beside it are the quartiles.
+Turns begin where the default cadence looks into one step of seventeen, as it does on average over the first 1,000. Own share is what the
+monitor itself counts in runs of their own, each a process, of 1,000 steps (the MLP's also of 5,000); memory is what it holds at the end.
 TensorBoard and Weights & Biases are measured where they are installed: pip install tensorboard wandb. What they do in threads and
 processes of their own is in neither clock, unless it holds the training up.
 """
@@ -18,6 +19,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -36,6 +38,7 @@ import evengrad as eg
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 Step = Callable[[], None]
 CHUNK = 4  # steps of one turn
+OTHERS = 16  # steps between two logs of others: ours looks into 60 of the first 1,000
 
 
 class Transformer(nn.Module):
@@ -78,11 +81,12 @@ def cnn() -> nn.Module:
     return nn.Sequential(*stem, *(Residual(*w) for w in widths), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], int]] = {
-    "mlp": (mlp, lambda: torch.randn(128, 784), 60),
-    "cnn": (cnn, lambda: torch.randn(32, 3, 32, 32), 12),
-    "transformer": (Transformer, lambda: torch.randint(0, 256, (32, 32)), 20),
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], int, int]] = {  # network, inputs, steps before and of the turns
+    "mlp": (mlp, lambda: torch.randn(128, 784), 100, 120),
+    "cnn": (cnn, lambda: torch.randn(32, 3, 32, 32), 140, 24),
+    "transformer": (Transformer, lambda: torch.randint(0, 256, (32, 32)), 140, 40),
 }
+ALONE = {"mlp": (1000, 1000, 1000, 5000), "cnn": (1000,), "transformer": (1000,)}
 
 
 def bare(model: nn.Module, optimizer: torch.optim.Optimizer, _: Path) -> Callable[[Tensor], None]:
@@ -149,7 +153,7 @@ def wandb(every: int) -> Callable[..., Callable[[Tensor], None]]:
 
 
 def variants() -> dict[str, Callable[..., Callable[[Tensor], None]]]:
-    """Everything that is installed; others log at the same cadence as ours takes on average: every 14 steps."""
+    """Everything that is installed; others log at the same cadence as ours."""
     found = {
         "bare": bare,
         "bare again (control)": bare,
@@ -160,70 +164,76 @@ def variants() -> dict[str, Callable[..., Callable[[Tensor], None]]]:
         "fused norm at every step": fused_norm,
     }
     if importlib.util.find_spec("tensorboard"):
-        found["TensorBoard histograms, every 14 steps"] = tensorboard(14)
-        found["TensorBoard histograms, every step"] = tensorboard(1)
+        found[f"TensorBoard histograms, every {OTHERS} steps"] = tensorboard(OTHERS)
     if importlib.util.find_spec("wandb"):
-        found["wandb.watch(log='all'), every 14 steps"] = wandb(14)
+        found[f"wandb.watch(log='all'), every {OTHERS} steps"] = wandb(OTHERS)
     return found
 
 
-def measure(name: str, rounds: int, clock: Callable[[], float], seed: int = 0) -> dict[str, Any]:
-    """Times all variants of one model in interleaved blocks."""
-    build, inputs, block = MODELS[name]
-    order, times, monitors = random.Random(seed), {}, {}
+def one_round(name: str, seed: int, threads: int, processor: bool) -> dict[str, float]:
+    """Seconds a step of all variants of one model, in turns."""
+    torch.set_num_threads(threads)
+    clock = time.thread_time if processor else time.perf_counter
+    build, inputs, before, block = MODELS[name]
+    order, monitors = random.Random(seed), []
     with tempfile.TemporaryDirectory() as folder:
         steps: dict[str, Step] = {}
-        for number, (variant, attach) in enumerate(variants().items()):
+        known = list(variants().items())
+        for number, (variant, attach) in enumerate(order.sample(known, len(known))):
             torch.manual_seed(seed)
             model = build()
             optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
             told = attach(model, optimizer, Path(folder) / str(number))
-            monitors[variant] = getattr(told, "monitor", None)
             steps[variant] = step_of(model, optimizer, inputs(), told)
-            times[variant] = []
-        for step in steps.values():  # warm up: the first steps are dense
-            for _ in range(60 if name == "mlp" else 30):
-                step()
-        for _ in range(rounds):
-            sums = dict.fromkeys(steps, 0.0)
-            for _ in range(block // CHUNK):
-                for variant in order.sample(list(steps), len(steps)):
-                    steps[variant]()  # what was another's turn is gone from the caches
-                    began = clock()
-                    for _ in range(CHUNK):
-                        steps[variant]()
-                    sums[variant] += clock() - began
-            for variant, seconds in sums.items():
-                times[variant].append(seconds / block)
-        for monitor in monitors.values():
+            monitors.append(getattr(told, "monitor", None))
+            for _ in range(before if variant in ("evengrad", "evengrad, into a file") else OTHERS):
+                steps[variant]()
+        sums = dict.fromkeys(steps, 0.0)
+        for _ in range(block // CHUNK):
+            for variant in order.sample(list(steps), len(steps)):
+                steps[variant]()  # what was another's turn is gone from the caches
+                began = clock()
+                for _ in range(CHUNK):
+                    steps[variant]()
+                sums[variant] += clock() - began
+        for monitor in monitors:
             if monitor is not None:
                 monitor.detach()
-    table = {}
-    for variant, own in times.items():
-        ratios = [a / b for a, b in zip(own, times["bare"], strict=True)]
+    return {variant: seconds / block for variant, seconds in sums.items()}
+
+
+def table(rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """Ratio to the bare one, its quartiles and milliseconds a step of every variant."""
+    found = {}
+    for variant in variants():
+        ratios = [one[variant] / one["bare"] for one in rounds]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
-        table[variant] = {"ratio": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
-        table[variant] |= {"milliseconds_a_step": round(1000 * statistics.median(own), 3)}
-    return table
+        found[variant] = {"ratio": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
+        found[variant] |= {"milliseconds_a_step": round(1000 * statistics.median(one[variant] for one in rounds), 3)}
+    return found
 
 
-def alone(name: str, steps: int) -> dict[str, Any]:
+def alone(name: str, steps: int, threads: int = 1) -> dict[str, Any]:
     """A watched run of its own at the default cadence: what the monitor says that it cost, and what it holds."""
-    build, inputs, _ = MODELS[name]
+    torch.set_num_threads(threads)
+    build, inputs, *_ = MODELS[name]
     torch.manual_seed(0)
     model = build()
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     monitor = eg.watch(model, optimizer)
     step = step_of(model, optimizer, inputs(), lambda loss: monitor.observe(loss=loss))
+    began = time.perf_counter()
     for _ in range(steps):
         step()
+    seconds, share = time.perf_counter() - began, monitor.overhead
     trace = monitor.trace
     held = sum(c.nbytes for c in trace.columns.values()) + sum(c.steps.nbytes + c.values.nbytes for c in trace.curves.values())
     looked = int(np.isfinite(trace.column("out_spread")).any(1).sum())
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     return {
         "steps": steps,
-        "own_share": round(monitor.overhead, 4),
+        "own_share": round(share, 4),
+        "milliseconds_a_step": round(1000 * seconds / steps, 2),
         "steps_looked_into": len(trace.steps),
         "with_layers": looked,
         "norms": len(trace.curves["grad_norm"].steps),
@@ -247,22 +257,25 @@ def step_of(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, told:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processor", action="store_true", help="count the thread's processor seconds in place of the clock's")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    found = {}
-    for name in args.models:
-        found[name] = measure(name, args.rounds, time.thread_time if args.processor else time.perf_counter)
-        found[name]["evengrad"] |= {"alone": [alone(name, steps) for steps in ((1000, 5000) if name == "mlp" else (1000,))]}
-        for variant, row in found[name].items():
-            print(f"{name:<12} {variant:<42} {row}", flush=True)
     command = f"python -m benchmarks.overhead --rounds {args.rounds}{' --processor' * args.processor}"
-    about = {"command": command, "rounds": args.rounds, "threads": args.threads, "torch": torch.__version__}
-    args.output.write_text(json.dumps(about | {"load": os.getloadavg()[0], "models": found}, indent=1) + "\n")
+    about = {"threads": args.threads, "torch": torch.__version__, "models": {}}
+    if args.output.exists():
+        about["models"] = json.loads(args.output.read_text())["models"]  # of models that are not asked for
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as process:
+        for name in args.models:
+            rounds = [process.apply(one_round, (name, seed, args.threads, args.processor)) for seed in range(args.rounds)]
+            found = table(rounds)
+            found["evengrad"] |= {"alone": [process.apply(alone, (name, steps, args.threads)) for steps in ALONE[name]]}
+            about["models"][name] = {"command": f"{command} --models {name}", "load": os.getloadavg()[0], "variants": found}
+            args.output.write_text(json.dumps(about, indent=1) + "\n")
+            for variant, row in found.items():
+                print(f"{name:<12} {variant:<42} {row}", flush=True)
 
 
 if __name__ == "__main__":

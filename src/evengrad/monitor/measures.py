@@ -28,6 +28,7 @@ class Measures:
         self._rows, self._log = rows, log
         self._columns: gauges.Columns = {}
         self._held: dict[int, tuple[list[int], Tensor, bool]] = {}
+        self._owned: dict[int, tuple[tuple[int, int], list[int]]] = {}
 
     def read(self, optimizer: torch.optim.Optimizer, *, sampled: bool) -> gauges.Reading:
         """Reads the gradients of an optimizer as they are now; `sampled` for a step that is measured, so that they can be known again."""
@@ -99,5 +100,9 @@ class Measures:
 
     def _own(self, optimizer: torch.optim.Optimizer) -> list[int]:
         """The rows whose weights are this optimizer's."""
-        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return [i for i, weight in enumerate(self._rows.weights) if id(weight) in owned]
+        sizes = len(self._rows.weights), sum(len(group["params"]) for group in optimizer.param_groups)  # both can grow
+        known = self._owned.get(id(optimizer))
+        if known is None or known[0] != sizes:
+            owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            known = self._owned[id(optimizer)] = sizes, [i for i, weight in enumerate(self._rows.weights) if id(weight) in owned]
+        return known[1]

@@ -22,7 +22,7 @@ from evengrad.monitor.console import Panel
 from evengrad.monitor.guards import Guard, resolved
 from evengrad.monitor.guards.base import TrainingStoppedError
 from evengrad.monitor.hooks import attach
-from evengrad.monitor.log import Log
+from evengrad.monitor.log import Log, Value
 from evengrad.monitor.outlets import Outlets
 from evengrad.monitor.watcher import Watcher
 from evengrad.report import Report
@@ -170,13 +170,10 @@ class Monitor:
             InputError: if a value is no scalar.
         """
         began = time.perf_counter()
-        for name, value in values.items():
-            if not isinstance(value, (Tensor, int, float)) or (isinstance(value, Tensor) and value.numel() != 1):
-                got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-                raise InputError(f"observe takes scalars; {name} is {got}")
+        told = [(name, _scalar(name, value)) for name, value in values.items()]
         if not self.detached:
             try:
-                self._watcher.observe(targets, values)
+                self._watcher.observe(targets, told)
             except Exception as error:
                 self._failed(error)
             self._clock.spent += time.perf_counter() - began
@@ -252,6 +249,21 @@ class Monitor:
         self._log.event(Event(step=self._watcher.step, kind="fault", message=message))
         self.detach()
         warnings.warn(f"evengrad: {message}", RuntimeWarning, stacklevel=3)
+
+
+def _scalar(name: str, value: Tensor | float) -> Value:
+    """The value as a number; on a GPU, where reading it would wait, as it is."""
+    number: Any = value
+    if isinstance(value, Tensor):
+        if not value.is_cpu and value.numel() == 1:
+            return value.detach()
+        if value.is_cpu:
+            number = value.tolist()  # a number, and not of the cost of item(), which asks torch's dispatcher
+            number = value.item() if isinstance(number, list) and value.numel() == 1 else number
+    if isinstance(number, (int, float)):
+        return number
+    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    raise InputError(f"observe takes scalars; {name} is {got}")
 
 
 def core_of(model: nn.Module) -> nn.Module:

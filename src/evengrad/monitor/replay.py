@@ -55,11 +55,12 @@ class Call:
             self.generators = _generators(self._device)
         if not plain:
             self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in self._kinds if torch.is_autocast_enabled(kind)}
-        self.versions = versions = []
-        for value in args:
-            versions += [value._version] if type(value) is Tensor and not value.is_inference() else _versions(value)
+        try:
+            self.versions = [v for x in args for v in ((x._version,) if type(x) is Tensor else _versions(x))]
+        except RuntimeError:  # a tensor made under inference_mode has no version
+            self.versions = _versions(args)
         if kwargs:
-            versions += _versions(kwargs)
+            self.versions += _versions(kwargs)
 
     def see_numbers(self) -> None:
         """Once the call has returned: if it drew no random number, the generators need not be asked again."""

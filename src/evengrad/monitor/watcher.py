@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from evengrad.monitor.guards import Guard
 from evengrad.monitor.hooks import hook_calls
 from evengrad.monitor.judging import Judge
 from evengrad.monitor.layers import samples_in
-from evengrad.monitor.log import Log
+from evengrad.monitor.log import Log, Value
 from evengrad.monitor.looking import Looking
 from evengrad.monitor.measures import Measures
 from evengrad.monitor.outlets import Outlets
@@ -83,7 +83,7 @@ class Watcher:
         self._calm = guard is None and self._late is None and self._ranks is None and scaler is None  # plain steps may come
         self._plain, self._calls = False, 0
         self._stepped: set[int] = set()
-        self._observed: list[tuple[str, Tensor | float]] = []
+        self._observed: list[tuple[str, Value]] = []
         self._inside: dict[str, Floats] = {}
         self._raw: dict[int, gauges.Reading | None] = {}
 
@@ -120,7 +120,7 @@ class Watcher:
         """
         if id(optimizer) in self._stepped:
             self.finish()
-        self.settled = self._plain and not closure and "found_inf" not in vars(optimizer) and self._glances[id(optimizer)].finite()
+        self.settled = self._plain and not closure and self._glances[id(optimizer)].finite()
         if self.settled:
             self._stepped.add(id(optimizer))
             self.wants_backward = self._clock.next_due <= self.step + 1
@@ -158,16 +158,13 @@ class Watcher:
         self._raw.pop(id(optimizer), None)
         self.wants_backward = not self._calm or self._clock.next_due <= self.step + 1
 
-    def observe(self, targets: Any, values: Mapping[str, Tensor | float]) -> None:
+    def observe(self, targets: Any, values: Sequence[tuple[str, Value]]) -> None:
         """Adds values of the step in progress; several of one step are averaged."""
-        if self._observed and self._stepped and any(name in values for name, _ in self._observed):
+        if self._observed and self._stepped and not dict(values).keys().isdisjoint(dict(self._observed)):
             self.finish()
         if targets is not None and self.last is not None:
             self.last.targets = targets
-        for name, value in values.items():
-            if isinstance(value, Tensor):  # reading from the host's memory waits for nothing
-                value = value.item() if value.is_cpu else value.detach()  # noqa: PLW2901
-            self._observed.append((name, value))
+        self._observed += values
 
     def unseen(self) -> dict[str, str]:
         """Returns what was not looked at, and why."""

@@ -4,9 +4,10 @@
     python -m benchmarks.overhead --rounds 9 --models mlp
     python -m benchmarks.overhead --processor        # on a machine that is not quiet: processor seconds of the training's own thread
 
-Every round is a process of its own, in which every variant owns a copy of the model and optimizer, built in random order, since where
-a network lies in memory makes it some percent faster or slower. All take turns of a few steps, and a second bare variant is the control.
-A ratio is the median over rounds of a variant's seconds by the bare one's seconds of the same round; beside it are the quartiles.
+A round is three processes: ours as it is by default, ours at every step, and others, each beside a bare training. In a process every
+variant owns a copy of the model and optimizer, built in random order, since where a network lies in memory makes it some percent faster
+or slower, and all take turns of a few steps; the control is a second bare one. A ratio is the median over rounds of a variant's seconds
+by those of the bare one in its process; beside it are the quartiles.
 Turns begin where the default cadence looks into one step of seventeen, as it does on average over the first 1,000. Own share is what the
 monitor itself counts in runs of their own, each a process, of 1,000 steps (the MLP's also of 5,000); memory is what it holds at the end.
 TensorBoard and Weights & Biases are measured where they are installed: pip install tensorboard wandb. What they do in threads and
@@ -81,10 +82,11 @@ def cnn() -> nn.Module:
     return nn.Sequential(*stem, *(Residual(*w) for w in widths), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], int, int]] = {  # network, inputs, steps before and of the turns
-    "mlp": (mlp, lambda: torch.randn(128, 784), 100, 120),
-    "cnn": (cnn, lambda: torch.randn(32, 3, 32, 32), 140, 24),
-    "transformer": (Transformer, lambda: torch.randint(0, 256, (32, 32)), 140, 40),
+# network, inputs, steps before the turns, steps timed in them: multiples of 64, of which others' logs are one in sixteen
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], int, int]] = {
+    "mlp": (mlp, lambda: torch.randn(128, 784), 100, 128),
+    "cnn": (cnn, lambda: torch.randn(32, 3, 32, 32), 120, 64),
+    "transformer": (Transformer, lambda: torch.randint(0, 256, (32, 32)), 120, 64),
 }
 ALONE = {"mlp": (1000, 1000, 1000, 5000), "cnn": (1000,), "transformer": (1000,)}
 
@@ -152,38 +154,39 @@ def wandb(every: int) -> Callable[..., Callable[[Tensor], None]]:
     return attach
 
 
-def variants() -> dict[str, Callable[..., Callable[[Tensor], None]]]:
-    """Everything that is installed; others log at the same cadence as ours."""
-    found = {
-        "bare": bare,
-        "bare again (control)": bare,
-        "evengrad": watched(),
-        "evengrad, into a file": watched(stored=True),
-        "evengrad, parameters at every step": watched(every=eg.Cadence(parameters=1, layers=10**9)),
-        "evengrad, everything at every step": watched(every=1),
-        "fused norm at every step": fused_norm,
-    }
+def processes() -> list[dict[str, Callable[..., Callable[[Tensor], None]]]]:
+    """What is measured in each process of a round: everything that is installed. Others log at the same cadence as ours."""
+    others = {}
     if importlib.util.find_spec("tensorboard"):
-        found[f"TensorBoard histograms, every {OTHERS} steps"] = tensorboard(OTHERS)
+        others[f"TensorBoard histograms, every {OTHERS} steps"] = tensorboard(OTHERS)
     if importlib.util.find_spec("wandb"):
-        found[f"wandb.watch(log='all'), every {OTHERS} steps"] = wandb(OTHERS)
-    return found
+        others[f"wandb.watch(log='all'), every {OTHERS} steps"] = wandb(OTHERS)
+    return [
+        {"bare": bare, "bare again (control)": bare, "evengrad": watched(), "evengrad, into a file": watched(stored=True)},
+        {
+            "bare": bare,
+            "evengrad, parameters at every step": watched(every=eg.Cadence(parameters=1, layers=10**9)),
+            "evengrad, everything at every step": watched(every=1),
+            "fused norm at every step": fused_norm,
+        },
+        {"bare": bare} | others,
+    ]
 
 
-def one_round(name: str, seed: int, threads: int, processor: bool) -> dict[str, float]:
-    """Seconds a step of all variants of one model, in turns."""
+def in_turns(name: str, number: int, seed: int, threads: int, processor: bool) -> dict[str, float]:
+    """Seconds a step of one model's variants in one process of a round."""
     torch.set_num_threads(threads)
     clock = time.thread_time if processor else time.perf_counter
     build, inputs, before, block = MODELS[name]
     order, monitors = random.Random(seed), []
     with tempfile.TemporaryDirectory() as folder:
         steps: dict[str, Step] = {}
-        known = list(variants().items())
-        for number, (variant, attach) in enumerate(order.sample(known, len(known))):
+        known = list(processes()[number].items())
+        for variant, attach in order.sample(known, len(known)):
             torch.manual_seed(seed)
             model = build()
             optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-            told = attach(model, optimizer, Path(folder) / str(number))
+            told = attach(model, optimizer, Path(folder) / str(len(steps)))
             steps[variant] = step_of(model, optimizer, inputs(), told)
             monitors.append(getattr(told, "monitor", None))
             for _ in range(before if variant in ("evengrad", "evengrad, into a file") else OTHERS):
@@ -191,7 +194,7 @@ def one_round(name: str, seed: int, threads: int, processor: bool) -> dict[str, 
         sums = dict.fromkeys(steps, 0.0)
         for _ in range(block // CHUNK):
             for variant in order.sample(list(steps), len(steps)):
-                steps[variant]()  # what was another's turn is gone from the caches
+                steps[variant]()  # not timed: what was another's turn is gone from the caches
                 began = clock()
                 for _ in range(CHUNK):
                     steps[variant]()
@@ -203,9 +206,9 @@ def one_round(name: str, seed: int, threads: int, processor: bool) -> dict[str, 
 
 
 def table(rounds: list[dict[str, float]]) -> dict[str, Any]:
-    """Ratio to the bare one, its quartiles and milliseconds a step of every variant."""
+    """Ratio to the bare one, its quartiles and milliseconds a step of every variant, from the same process of several rounds."""
     found = {}
-    for variant in variants():
+    for variant in rounds[0]:
         ratios = [one[variant] / one["bare"] for one in rounds]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
         found[variant] = {"ratio": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
@@ -269,8 +272,14 @@ def main() -> None:
         about["models"] = json.loads(args.output.read_text())["models"]  # of models that are not asked for
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as process:
         for name in args.models:
-            rounds = [process.apply(one_round, (name, seed, args.threads, args.processor)) for seed in range(args.rounds)]
-            found = table(rounds)
+            numbers = range(len(processes()))
+            rounds = [
+                [process.apply(in_turns, (name, number, seed, args.threads, args.processor)) for number in numbers]
+                for seed in range(args.rounds)
+            ]
+            tables = [table([one[number] for one in rounds]) for number in numbers]
+            found = {variant: each[variant] for one, each in zip(processes(), tables, strict=True) for variant in one}
+            found["bare"] = tables[0]["bare"]
             found["evengrad"] |= {"alone": [process.apply(alone, (name, steps, args.threads)) for steps in ALONE[name]]}
             about["models"][name] = {"command": f"{command} --models {name}", "load": os.getloadavg()[0], "variants": found}
             args.output.write_text(json.dumps(about, indent=1) + "\n")

@@ -160,6 +160,24 @@ def test_detaching_leaves_nothing_behind() -> None:
     assert all(not p._post_accumulate_grad_hooks for p in model.parameters())
 
 
+def test_autograd_calls_nothing_of_ours_at_steps_at_which_nothing_is_due() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monitor = eg.watch(model, optimizer, every=eg.Cadence(parameters=10, layers=10))
+    hooked = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        model(torch.randn(3, 4)).square().mean().backward()
+        hooked.append(any(p._post_accumulate_grad_hooks for p in model.parameters()))
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        optimizer.step()
+    due = [step for step, on in enumerate(hooked) if on]
+    assert 0 in due and 10 in due and len(due) < 6  # beside those whose norm is due
+    curves = monitor.trace.curves
+    assert list(curves["clipped"].steps) == [0, 10] and curves["clipped"].values.all()
+    assert curves["grad_norm"].values.min() > 2e-3 > curves["grad_norm_used"].values.max()
+
+
 def test_hooks_of_the_users_own_can_come_and_go() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -18,7 +18,7 @@ _NORMS, _LAYERS = 0.15, 0.05  # parts of the budget: for these norms, and for th
 class Cadence:
     """Which steps are looked into, and how far.
 
-    Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (10% each): 64 of the
+    Gradients, weights and updates are looked into at every step at first, then at steps that lie ever further apart (11% each): 60 of the
     first 1,000. What flows through the layers costs more; it is looked into at those of these steps for which the budget has room after all
     else, or at least for 5% of it. The norm of all gradients is measured at every step where that fits into 15% of the budget (and
     always under a guard), at least at every 64th. What the first steps cost is made up for later: the budget holds over a thousand steps,
